@@ -1,0 +1,1 @@
+"""Septet's own API."""

@@ -1,0 +1,1 @@
+"""One invocation, front to back."""

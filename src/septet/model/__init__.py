@@ -1,0 +1,1 @@
+"""The nouns of the platform: frozen, typed, no I/O."""

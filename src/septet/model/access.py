@@ -1,0 +1,26 @@
+"""Who is calling."""
+
+from __future__ import annotations
+
+import msgspec
+
+from septet.model.objects import Quota
+
+
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
+    """The authenticated caller of a command or a call.
+
+    `name` is the token's name ("admin", "instance:<id>", "anonymous"); `namespaces` and `verbs` may hold "*".
+    `remote` is where the request came from, for the audit log.
+    """
+
+    name: str
+    namespaces: tuple[str, ...] = ()
+    verbs: tuple[str, ...] = ()
+    expires_at: float = 0.0
+    quota: Quota = Quota()
+    remote: str = ""
+
+
+ANONYMOUS = Caller(name="anonymous")
+PLATFORM = Caller(name="platform", namespaces=("*",), verbs=("*",))

@@ -1,0 +1,53 @@
+"""Instances: never stored, always observed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+InstanceState = Literal["starting", "running", "ready", "draining", "stopped"]
+Protocol = Literal["frames", "http1", "h2c"]
+ColdReason = Literal["", "scaled-to-zero", "new-revision", "burst", "evicted", "crashed"]
+
+
+class InstanceExit(msgspec.Struct, frozen=True, kw_only=True):
+    """Why an instance ended. `limit` is "memory", "pids", "tmp", "time" or empty; `message` is a sentence."""
+
+    code: int | None = None
+    signal: int | None = None
+    limit: str = ""
+    message: str = ""
+    asked: bool = False
+
+
+class InstanceStats(msgspec.Struct, frozen=True, kw_only=True):
+    """Use so far: memory now and at its peak in bytes, processor seconds, processes now."""
+
+    memory: int = 0
+    memory_peak: int = 0
+    cpu_seconds: float = 0.0
+    pids: int = 0
+
+
+class InstanceInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One instance as its driver sees it. Times are seconds since the epoch; `memory` is its limit in MiB."""
+
+    id: str
+    namespace: str
+    function: str
+    revision: str
+    driver: str
+    state: InstanceState
+    protocol: Protocol
+    started_at: float
+    memory: int = 0
+    labels: dict[str, str] = {}
+    exit: InstanceExit | None = None
+
+
+class InstanceEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """A change of an instance's state; `stopped` carries the exit."""
+
+    instance: InstanceInfo
+    at: float

@@ -1,0 +1,43 @@
+"""A built-in runtime, as its folder's `runtime.toml` describes it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from septet.model.instance import Protocol
+
+
+class RuntimeBuild(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One way to install dependencies: when `when` (a file name in the source) exists, run `command` in the
+    build sandbox. `{code}`, `{deps}`, `{runtime}` and `{interpreter}` are replaced by paths inside it."""
+
+    when: str
+    command: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+
+
+class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is needed to run functions of one language.
+
+    `interpreter` lists candidates, absolute paths first; the first that exists on the host is bound into the
+    sandbox at its own path. `command` starts an instance, with `{interpreter}`, `{runtime}`, `{code}` and
+    `{handler}` replaced. `start_from_spec` means the function's own `command` is the start command.
+    `syscalls` names the seccomp family, `concurrency` the default per instance (-1: no limit).
+    `extensions` maps single source files to this runtime.
+    """
+
+    name: str
+    title: str = ""
+    protocol: Protocol = "frames"
+    interpreter: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    start_from_spec: bool = False
+    handler: str = ""
+    concurrency: int = 1
+    syscalls: str = "wide"
+    memory: int = 128
+    extensions: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+    builds: tuple[RuntimeBuild, ...] = ()
+    paths: tuple[str, ...] = ()
+    install_hint: str = ""

@@ -1,0 +1,1 @@
+"""The closed set of commands that every face uses."""

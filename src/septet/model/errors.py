@@ -54,7 +54,7 @@ class CallerError(SeptetError):
     """The request cannot be served as it is; the caller has to change it."""
 
     code = "bad-request"
-    fault = "caller"
+    fault: ClassVar[Fault] = "caller"
 
 
 class InvalidInput(CallerError):
@@ -67,35 +67,35 @@ class MalformedRequest(CallerError):
     """The bytes are not HTTP as RFC 9112 has it; the connection is closed after the answer."""
 
     code = "malformed-request"
-    default_stage = "route"
+    default_stage: ClassVar[Stage] = "route"
 
 
 class Unauthenticated(CallerError):
     """No credential, or one that is unknown or expired."""
 
     code = "unauthenticated"
-    default_stage = "route"
+    default_stage: ClassVar[Stage] = "route"
 
 
 class Forbidden(CallerError):
     """The credential is good, but not for this."""
 
     code = "forbidden"
-    default_stage = "route"
+    default_stage: ClassVar[Stage] = "route"
 
 
 class NotFound(CallerError):
     """No such object or path; `details` has `kind` and `name` for an object."""
 
     code = "not-found"
-    default_stage = "route"
+    default_stage: ClassVar[Stage] = "route"
 
 
 class MethodNotAllowed(CallerError):
     """The path exists, the method does not; `details["allow"]` lists those that do."""
 
     code = "method-not-allowed"
-    default_stage = "route"
+    default_stage: ClassVar[Stage] = "route"
 
 
 class Conflict(CallerError):
@@ -112,19 +112,19 @@ class Expired(CallerError):
 
 class PayloadTooLarge(CallerError):
     code = "payload-too-large"
-    default_stage = "limit"
+    default_stage: ClassVar[Stage] = "limit"
 
 
 class HeadTooLarge(CallerError):
     code = "head-too-large"
-    default_stage = "limit"
+    default_stage: ClassVar[Stage] = "limit"
 
 
 class RequestTimeout(CallerError):
     """The client did not finish sending its request in time."""
 
     code = "request-timeout"
-    default_stage = "limit"
+    default_stage: ClassVar[Stage] = "limit"
 
 
 class QuotaExceeded(CallerError):
@@ -132,14 +132,14 @@ class QuotaExceeded(CallerError):
 
     code = "quota-exceeded"
     retryable = True
-    default_stage = "limit"
+    default_stage: ClassVar[Stage] = "limit"
 
 
 class ClientGone(CallerError):
     """The client closed the connection; nobody reads this error, but the record has it."""
 
     code = "client-gone"
-    default_stage = "reply"
+    default_stage: ClassVar[Stage] = "reply"
 
 
 # -- the function's fault -------------------------------------------------------------------------------------
@@ -147,29 +147,29 @@ class ClientGone(CallerError):
 
 class FunctionError(SeptetError):
     code = "function-error"
-    fault = "function"
-    default_stage = "user code"
+    fault: ClassVar[Fault] = "function"
+    default_stage: ClassVar[Stage] = "user code"
 
 
 class BuildFailed(FunctionError):
     """`details["log"]` is the end of the build's log."""
 
     code = "build-failed"
-    default_stage = "build"
+    default_stage: ClassVar[Stage] = "build"
 
 
 class StartFailed(FunctionError):
     """The process ended, or never accepted connections, before it was ready."""
 
     code = "start-failed"
-    default_stage = "start"
+    default_stage: ClassVar[Stage] = "start"
 
 
 class InitFailed(FunctionError):
     """The handler could not be loaded (import error, missing handler); `details["trace"]` has the trace."""
 
     code = "init-failed"
-    default_stage = "init"
+    default_stage: ClassVar[Stage] = "init"
 
 
 class FunctionCrashed(FunctionError):
@@ -186,19 +186,19 @@ class FunctionRaised(FunctionError):
 
 class FunctionOutOfMemory(FunctionError):
     code = "function-out-of-memory"
-    default_stage = "limit"
+    default_stage: ClassVar[Stage] = "limit"
 
 
 class FunctionTimeout(FunctionError):
     code = "function-timeout"
-    default_stage = "limit"
+    default_stage: ClassVar[Stage] = "limit"
 
 
 class BadReply(FunctionError):
     """What the function answered is not HTTP, or breaks a limit on replies."""
 
     code = "bad-reply"
-    default_stage = "reply"
+    default_stage: ClassVar[Stage] = "reply"
 
 
 # -- the platform's fault, or nobody's ------------------------------------------------------------------------
@@ -206,13 +206,13 @@ class BadReply(FunctionError):
 
 class PlatformError(SeptetError):
     code = "internal"
-    fault = "platform"
+    fault: ClassVar[Fault] = "platform"
 
 
 class QueueFull(PlatformError):
     code = "queue-full"
     retryable = True
-    default_stage = "queue"
+    default_stage: ClassVar[Stage] = "queue"
 
 
 class QueueTimeout(PlatformError):
@@ -220,7 +220,7 @@ class QueueTimeout(PlatformError):
 
     code = "queue-timeout"
     retryable = True
-    default_stage = "queue"
+    default_stage: ClassVar[Stage] = "queue"
 
 
 class NodeFull(PlatformError):
@@ -228,13 +228,13 @@ class NodeFull(PlatformError):
 
     code = "node-full"
     retryable = True
-    default_stage = "start"
+    default_stage: ClassVar[Stage] = "start"
 
 
 class ShuttingDown(PlatformError):
     code = "shutting-down"
     retryable = True
-    default_stage = "queue"
+    default_stage: ClassVar[Stage] = "queue"
 
 
 class Unavailable(PlatformError):
@@ -255,7 +255,7 @@ class InstanceLost(PlatformError):
 
     code = "instance-lost"
     retryable = True
-    default_stage = "start"
+    default_stage: ClassVar[Stage] = "start"
 
 
 def all_errors() -> list[type[SeptetError]]:

@@ -25,7 +25,8 @@ def templates() -> dict[str, Traversable]:
 
 
 @click.command(
-    epilog="\b\nExamples:\n  septet new --runtime python hello\n  septet new --runtime node api --into services/api\n  septet new --list"
+    epilog="\b\nExamples:\n  septet new --runtime python hello\n  septet new --runtime node api --into services/api\n"
+    "  septet new --list"
 )
 @click.argument("name", required=False)
 @click.option("--runtime", metavar="NAME", help="The language or kind; --list shows them.")

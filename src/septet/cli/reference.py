@@ -40,7 +40,7 @@ def reference() -> str:
 def _sections(command: click.Command, path: str, parent: click.Context | None) -> Iterator[str]:
     # A fixed width: the page must not depend on the terminal of whoever makes it.
     context = click.Context(
-        command, info_name=path.split()[-1], parent=parent, terminal_width=100, max_content_width=100
+        command, info_name=path.split()[-1], parent=parent, terminal_width=100, help_option_names=["-h", "--help"]
     )
     if parent is not None:
         help_text = "\n".join(line.rstrip() for line in command.get_help(context).splitlines())

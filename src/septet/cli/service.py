@@ -161,11 +161,8 @@ def status() -> int:
     """Show what systemd says of the unit; ends with 3 when it is not installed, 1 when it does not run."""
     if not (UNIT_DIR / NAME).exists():
         raise Failure("the service is not installed", hint="`septet service install`", code=Exit.NOT_FOUND)
-    return (
-        0
-        if subprocess.run([need_systemctl(), "status", "--no-pager", NAME], check=False).returncode == 0
-        else Exit.FAILED
-    )
+    done = subprocess.run([need_systemctl(), "status", "--no-pager", NAME], check=False)
+    return Exit.FAILED if done.returncode else Exit.OK
 
 
 def program_path() -> str:

@@ -65,7 +65,7 @@ from septet.model.errors import SeptetError
     metavar="MIB",
     envvar="SEPTET_MEMORY_BUDGET",
     show_envvar=True,
-    help="Memory of all instances together.  [default: 80% of the host's]",
+    help="Memory of all instances together.  [default: from the host's memory]",
 )
 @click.option(
     "--public-metrics", is_flag=True, envvar="SEPTET_PUBLIC_METRICS", show_envvar=True, help="/metrics needs no token."

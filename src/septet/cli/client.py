@@ -189,8 +189,9 @@ class Client:
                     raise
             return connection.getresponse()
         except TimeoutError as error:
+            connected = connection.sock is not None
             connection.close()
-            raise self._timeout(connection.sock is not None) from error
+            raise self._timeout(connected) from error
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise self._unreachable(error) from error

@@ -16,6 +16,9 @@ from septet.cli.options import Session, function_argument, parse_duration, with_
 from septet.cli.output import clean, note
 
 
+BROKEN = "see `septet logs`"
+
+
 @click.command(
     epilog='\b\nExamples:\n  septet invoke hello\n  septet invoke hello -d \'{"name": "Ada"}\'\n'
     "  septet invoke resize -d @photo.jpg --path /small > small.jpg\n  echo hi | septet invoke hello -d -\n"
@@ -97,8 +100,10 @@ def copy_body(response: http.client.HTTPResponse, invocation: str) -> None:
         raise Failure("the answer stopped coming" + suffix(invocation), code=Exit.TIMEOUT) from error
     except (OSError, http.client.HTTPException) as error:
         raise Failure(
-            "the answer broke off before its end" + suffix(invocation), hint="see `septet logs`", code=Exit.FUNCTION
+            "the answer broke off before its end" + suffix(invocation), hint=BROKEN, code=Exit.FUNCTION
         ) from error
+    if response.length:
+        raise Failure("the answer broke off before its end" + suffix(invocation), hint=BROKEN, code=Exit.FUNCTION)
     if sys.stdout.isatty() and not last.endswith(b"\n"):
         click.echo()
 

@@ -36,18 +36,21 @@ def load_yaml(text: str, env: Mapping[str, str], name: str) -> Document:
     """Parses one document. `env` fills ${VAR}; `name` is the file's name for errors. Failure(USAGE) when bad."""
     if len(text) > BYTES_MAX:
         raise Failure(f"{name} is larger than {BYTES_MAX} bytes", code=Exit.USAGE)
-    loader = yaml.SafeLoader(text)
+    loader: yaml.SafeLoader | None = None
     try:
-        root = loader.get_single_node()
-        return _Reader(loader, env, name).read(root)
+        loader = yaml.SafeLoader(text)
+        return _Reader(loader, env, name).read(loader.get_single_node())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
         raise Failure(f"{where}: {error.problem}", hint="this is not YAML", code=Exit.USAGE) from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise Failure(f"{name}: {type(error).__name__}", hint="this is not YAML", code=Exit.USAGE) from None
+    except yaml.YAMLError as error:
+        raise Failure(f"{name}: {str(error).splitlines()[0]}", hint="this is not YAML", code=Exit.USAGE) from None
+    except RecursionError:
+        raise Failure(f"{name}: nested deeper than {DEPTH_MAX}", code=Exit.USAGE) from None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 class _Reader:

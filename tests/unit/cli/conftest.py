@@ -63,7 +63,9 @@ class FakePlatform:
         self.phases = ["ready"]
         """Phases that the next revision goes through, one at each look."""
         self.fail_reason = "BuildFailed"
-        self.call: Callable[[Request], Answer] = lambda request: Answer(raw=b"Hello, " + request.body, kind="text/plain")
+        self.call: Callable[[Request], Answer] = lambda request: Answer(
+            raw=b"Hello, " + request.body, kind="text/plain"
+        )
         self.overrides: dict[tuple[str, str], Answer] = {}
         self.page = 100
         handler = type("Handler", (_Handler,), {"platform": self})
@@ -120,7 +122,11 @@ class FakePlatform:
         name = rest[0]
         if request.method == "PUT":
             body = request.json()
-            held[name] = {"meta": {"name": name, "created_at": time.time()}, "spec": body, "keys": list(body.get("data", {}))}
+            held[name] = {
+                "meta": {"name": name, "created_at": time.time()},
+                "spec": body,
+                "keys": list(body.get("data", {})),
+            }
             return Answer(value=held[name])
         if name not in held:
             return problem(404, "not-found", f"no {collection} {name!r}", stage="route")
@@ -132,7 +138,9 @@ class FakePlatform:
     def paged(self, request: Request, items: list[Any]) -> Answer:
         start = int(request.query.get("cursor", 0))
         more = start + self.page < len(items)
-        return Answer(value={"items": items[start : start + self.page], "cursor": str(start + self.page) if more else ""})
+        return Answer(
+            value={"items": items[start : start + self.page], "cursor": str(start + self.page) if more else ""}
+        )
 
     def blob(self, request: Request, rest: list[str]) -> Answer:
         if request.method == "HEAD":
@@ -165,7 +173,9 @@ class FakePlatform:
                     "urls": [f"{self.url}/fn/default/{name}/"],
                     "limits": "best effort",
                     "revisions": [{"name": r["meta"]["name"], "phase": "ready", "percent": 100} for r in revisions],
-                    "instances": [{"id": "i-1", "revision": f"{name}-00001", "state": "ready", "started_at": time.time()}],
+                    "instances": [
+                        {"id": "i-1", "revision": f"{name}-00001", "state": "ready", "started_at": time.time()}
+                    ],
                     "conditions": function["status"]["conditions"],
                 }
             )
@@ -180,10 +190,17 @@ class FakePlatform:
         if rest == ["traffic"]:
             function["spec"]["traffic"] = request.json()["targets"]
         if rest == ["rollback"]:
-            function["spec"]["traffic"] = [{"revision": request.json().get("revision", f"{name}-00001"), "percent": 100}]
+            function["spec"]["traffic"] = [
+                {"revision": request.json().get("revision", f"{name}-00001"), "percent": 100}
+            ]
         if rest == ["logs"]:
-            lines = [{"at": 1.0, "instance": "i-1", "stream": "stdout", "text": "one"}, {"at": 2.0, "instance": "i-1", "stream": "stderr", "text": "two\x1b[31m"}]
-            return Answer(raw=b"".join(json.dumps(line).encode() + b"\n" for line in lines), kind="application/x-ndjson")
+            lines = [
+                {"at": 1.0, "instance": "i-1", "stream": "stdout", "text": "one"},
+                {"at": 2.0, "instance": "i-1", "stream": "stderr", "text": "two\x1b[31m"},
+            ]
+            return Answer(
+                raw=b"".join(json.dumps(line).encode() + b"\n" for line in lines), kind="application/x-ndjson"
+            )
         return Answer(value=function)
 
     def apply(self, request: Request, namespace: str, name: str) -> Answer:
@@ -207,7 +224,11 @@ class FakePlatform:
         status = {"observed_generation": number, "latest_created": revision, "latest_ready": "", "conditions": []}
         self.functions[name] = {"kind": "Function", "meta": meta, "spec": spec, "status": status}
         self.revisions[name].append(
-            {"meta": {"name": revision, "created_at": time.time()}, "spec": {"number": number, "template": spec["template"]}, "status": {"phase": "pending", "conditions": []}}
+            {
+                "meta": {"name": revision, "created_at": time.time()},
+                "spec": {"number": number, "template": spec["template"]},
+                "status": {"phase": "pending", "conditions": []},
+            }
         )
         self.pending = list(self.phases)
         return Answer(value={"action": action, "changes": changes, "function": self.functions[name]})
@@ -217,7 +238,9 @@ class FakePlatform:
             phase = self.pending.pop(0)
             revision["status"]["phase"] = phase
             if phase == "failed":
-                revision["status"]["conditions"] = [{"type": "Ready", "status": False, "reason": self.fail_reason, "message": "pip ended with 1"}]
+                revision["status"]["conditions"] = [
+                    {"type": "Ready", "status": False, "reason": self.fail_reason, "message": "pip ended with 1"}
+                ]
             if phase == "ready":
                 function["status"]["latest_ready"] = revision["meta"]["name"]
                 function["status"]["traffic"] = [{"revision": revision["meta"]["name"], "percent": 100}]
@@ -242,7 +265,9 @@ class _Handler(BaseHTTPRequestHandler):
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         headers = {key.lower(): value for key, value in self.headers.items()}
         answer = self.platform.answer(Request(self.command, parts.path, query, headers, body))
-        data = answer.raw if answer.raw is not None else b"" if answer.value is None else json.dumps(answer.value).encode()
+        data = (
+            answer.raw if answer.raw is not None else b"" if answer.value is None else json.dumps(answer.value).encode()
+        )
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.kind)
         self.send_header("Content-Length", str(len(data) if answer.promise is None else answer.promise))
@@ -311,3 +336,15 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "src" / "handler.py").write_text("def handle(request, context):\n    return 'hi'\n")
     (tmp_path / "septet.yaml").write_text(PYTHON_PROJECT)
     return tmp_path
+
+
+@pytest.fixture
+def answer() -> type[Answer]:
+    """To make what the platform answers."""
+    return Answer
+
+
+@pytest.fixture(name="problem")
+def problem_fixture() -> Callable[..., Answer]:
+    """To make an application/problem+json answer."""
+    return problem

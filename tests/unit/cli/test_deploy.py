@@ -100,7 +100,9 @@ def test_flags_of_one_function_need_runtime(platform: Any, septet: Any, project:
 
 
 def test_names_choose_from_the_file(platform: Any, septet: Any, project: Path) -> None:
-    (project / "septet.yaml").write_text("functions:\n  a: {runtime: python, source: src}\n  b: {runtime: python, source: src}\n")
+    (project / "septet.yaml").write_text(
+        "functions:\n  a: {runtime: python, source: src}\n  b: {runtime: python, source: src}\n"
+    )
     assert septet("deploy", "b").code == 0
     assert list(platform.functions) == ["b"]
     missing = septet("deploy", "c")
@@ -108,7 +110,9 @@ def test_names_choose_from_the_file(platform: Any, septet: Any, project: Path) -
 
 
 @pytest.mark.parametrize(("flag", "space"), [([], "shop"), (["-n", "other"], "other")])
-def test_the_files_namespace_holds_unless_one_is_named(platform: Any, septet: Any, project: Path, flag: list[str], space: str) -> None:
+def test_the_files_namespace_holds_unless_one_is_named(
+    platform: Any, septet: Any, project: Path, flag: list[str], space: str
+) -> None:
     (project / "septet.yaml").write_text("namespace: shop\nfunctions:\n  hello: {runtime: python, source: src}\n")
     assert septet("deploy", *flag).code == 0
     assert platform.functions["hello"]["meta"]["namespace"] == space

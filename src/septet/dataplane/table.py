@@ -50,7 +50,8 @@ class Table:
 
     def clear(self) -> None:
         """Forgets everything, before a fresh list is applied."""
-        self.__init__(self._runtimes)  # type: ignore[misc]
+        for known in (self._functions, self._revisions, self._entries, self._quotas, self.routes):
+            known.clear()
 
     def apply(self, change: Change) -> None:
         obj = change.obj

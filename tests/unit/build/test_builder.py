@@ -131,8 +131,6 @@ class ScriptedSandbox:
         ended = self.script(request, lambda text: self._say(info, text))
         if ended is not None:
             gone = msgspec.structs.replace(info, state="stopped", exit=ended)
-                **{f: getattr(info, f) for f in info.__struct_fields__} | {"state": "stopped", "exit": ended}
-            )
             asyncio.get_running_loop().call_soon(self.tasks.on_event, InstanceEvent(instance=gone, at=0))
         return info
 

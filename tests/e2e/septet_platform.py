@@ -121,7 +121,7 @@ class Platform:
         try:
             link.request(method, path, body=body, headers=sent)
             got = link.getresponse()
-            return Answer(got.status, {k.lower(): v for k, v in got.getheaders()}, got.read())
+            return Answer(got.status, {str(k).lower(): str(v) for k, v in got.getheaders()}, got.read())
         finally:
             link.close()
 
@@ -140,7 +140,8 @@ class Platform:
         assert got.status < 300, got.text
         spec.setdefault("runtime", "python")
         top = {k: spec.pop(k) for k in ("access", "rollout", "traffic", "retain") if k in spec}
-        body = {"spec": {"template": {"source": got.json["digest"], **spec}, **top}}
+        template: dict[str, Any] = {"source": got.json["digest"], **spec}
+        body = {"spec": {"template": template, **top}}
         return self.api("PUT", f"/namespaces/{namespace}/functions/{name}", body)
 
     def deploy(

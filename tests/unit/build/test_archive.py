@@ -11,6 +11,7 @@ import os
 import struct
 import tarfile
 import time
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -47,7 +48,9 @@ def zip_with(*members: tuple[str, bytes], attr: int = 0o100644 << 16, method: in
             info = zipfile.ZipInfo(name)
             info.external_attr = attr
             info.compress_type = method
-            archive.writestr(info, data)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the same name twice is what some cases are about
+                archive.writestr(info, data)
     return out.getvalue()
 
 

@@ -141,8 +141,8 @@ class Platform:
         spec.setdefault("runtime", "python")
         top = {k: spec.pop(k) for k in ("access", "rollout", "traffic", "retain") if k in spec}
         template: dict[str, Any] = {"source": got.json["digest"], **spec}
-        body = {"spec": {"template": template, **top}}
-        return self.api("PUT", f"/namespaces/{namespace}/functions/{name}", body)
+        desired: dict[str, Any] = {"template": template, **top}
+        return self.api("PUT", f"/namespaces/{namespace}/functions/{name}", {"spec": desired})
 
     def deploy(
         self, name: str, files: Mapping[str, str | bytes], namespace: str = "default", timeout: float = 60, **spec: Any

@@ -139,7 +139,7 @@ class Platform:
         got = self.request("POST", f"/septet/v1/namespaces/{namespace}/blobs", pack(files))
         assert got.status < 300, got.text
         spec.setdefault("runtime", "python")
-        top = {k: spec.pop(k) for k in ("access", "rollout", "traffic", "retain") if k in spec}
+        top: dict[str, Any] = {k: spec.pop(k) for k in ("access", "rollout", "traffic", "retain") if k in spec}
         template: dict[str, Any] = {"source": got.json["digest"], **spec}
         desired: dict[str, Any] = {"template": template, **top}
         return self.api("PUT", f"/namespaces/{namespace}/functions/{name}", {"spec": desired})

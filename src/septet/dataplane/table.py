@@ -46,12 +46,14 @@ class Table:
         self._entries: dict[tuple[str, str], FunctionEntry] = {}
         self._quotas: dict[str, Quota] = {}
         self.routes: dict[tuple[str, str], Route] = {}
+        self.routes_version = 0
         self.version = 0
 
     def clear(self) -> None:
         """Forgets everything, before a fresh list is applied."""
         for known in (self._functions, self._revisions, self._entries, self._quotas, self.routes):
             known.clear()
+        self.routes_version += 1
 
     def apply(self, change: Change) -> None:
         obj = change.obj
@@ -76,6 +78,7 @@ class Table:
                 known[obj.meta.name] = obj
         elif isinstance(obj, Route):
             key = (obj.meta.namespace, obj.meta.name)
+            self.routes_version += 1
             if gone:
                 self.routes.pop(key, None)
             else:

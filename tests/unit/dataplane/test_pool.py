@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from septet.dataplane.pool import InstancePool, RevisionPool
 from septet.model.errors import QueueFull, QueueTimeout, SeptetError, StartFailed
 from septet.model.function import Limits
-from septet.model.instance import ColdReason, InstanceInfo
+from septet.model.instance import ColdReason, InstanceExit, InstanceInfo
 from septet.ports.contract import Link, Reply, RequestHead, Upload
 from septet.ports.signals import RevisionKey
 
@@ -102,6 +102,9 @@ class Wanted:
         return "burst"
 
     def lost(self, key: RevisionKey, instance: str) -> None:
+        raise AssertionError
+
+    def explain(self, instance: str, then: Callable[[InstanceExit | None], None]) -> None:
         raise AssertionError
 
 

@@ -83,15 +83,16 @@ class Fields:
 ParseFields = Callable[[bytes], Fields]
 
 
-def parse_request_fields(block: bytes, cut: frozenset[bytes] = NO_NAMES, cut_prefix: bytes = b"") -> Fields:
-    """Checks a request's header lines; `cut` (lower case) and names that begin with `cut_prefix` stay out of `lines`.
+def parse_request_fields(block: bytes, cut: frozenset[bytes] = NO_NAMES, cut_prefix: tuple[bytes, ...] = ()) -> Fields:
+    """Checks a request's header lines; `cut` (lower case) and names beginning with one of `cut_prefix` stay
+    out of `lines`.
 
     A name with underscores is cut like its twin with hyphens, because CGI and WSGI make them one variable.
     """
     return _parse_fields(block, MalformedRequest, cut, cut_prefix)
 
 
-def parse_reply_fields(block: bytes, cut: frozenset[bytes] = NO_NAMES, cut_prefix: bytes = b"") -> Fields:
+def parse_reply_fields(block: bytes, cut: frozenset[bytes] = NO_NAMES, cut_prefix: tuple[bytes, ...] = ()) -> Fields:
     """Checks a reply's header lines; as above, but raises BadReply."""
     return _parse_fields(block, BadReply, cut, cut_prefix)
 
@@ -161,7 +162,9 @@ def valid_host(host: bytes) -> bool:
 # -- inside
 
 
-def _parse_fields(block: bytes, error: type[SeptetError], cut: frozenset[bytes], cut_prefix: bytes) -> Fields:
+def _parse_fields(
+    block: bytes, error: type[SeptetError], cut: frozenset[bytes], cut_prefix: tuple[bytes, ...]
+) -> Fields:
     if _BLOCK.fullmatch(block) is None:
         raise _block_error(block, error)
     lines = block.split(b"\r\n")
@@ -183,7 +186,7 @@ def _parse_fields(block: bytes, error: type[SeptetError], cut: frozenset[bytes],
     named = fields.connection - {b"host"}
     kept = []
     for line, (name, _) in zip(lines, pairs, strict=True):
-        if name in HOP_BY_HOP or name in named or name in cut or (cut_prefix and name.startswith(cut_prefix)):
+        if name in HOP_BY_HOP or name in named or name in cut or name.startswith(cut_prefix):
             continue
         if b"_" in name and _twin_is_cut(name, cut, cut_prefix):
             continue
@@ -237,9 +240,9 @@ def _carried_upgrade(fields: Fields) -> bytes:
     return fields.upgrade
 
 
-def _twin_is_cut(name: bytes, cut: frozenset[bytes], cut_prefix: bytes) -> bool:
+def _twin_is_cut(name: bytes, cut: frozenset[bytes], cut_prefix: tuple[bytes, ...]) -> bool:
     twin = name.replace(b"_", b"-")
-    return twin in HOP_BY_HOP or twin in cut or twin == b"host" or bool(cut_prefix and twin.startswith(cut_prefix))
+    return twin in HOP_BY_HOP or twin in cut or twin == b"host" or twin.startswith(cut_prefix)
 
 
 def _too_many_lines(error: type[SeptetError]) -> SeptetError:

@@ -146,13 +146,16 @@ def parse_reply_head(data: bytes, method: bytes = b"GET", parse: ParseFields | N
     return ReplyHeadFacts(int(line[2]), line[1][0] - 48, fields, method)
 
 
-def incomplete_head_error(data: bytes) -> SeptetError | None:
-    """Says early that bytes without an empty line can never become a head, so that nobody waits for the rest."""
+def incomplete_head_error(data: bytes, start: int = 0) -> SeptetError | None:
+    """Says early that bytes without an empty line can never become a head, so that nobody waits for the rest.
+
+    The first `start` bytes were looked at before.
+    """
     if len(data) > MAX_HEAD:
         if data.find(b"\r\n", 0, MAX_TARGET + 64) < 0:
             return target_too_long()
         return head_too_large(MAX_HEAD)
-    if BARE.search(data):
+    if BARE.search(data, max(0, start - 1)):
         return _malformed("a line ends in a bare CR or LF", "end every line with CRLF")
     if data and not NAME.match(data) and not data.startswith(b"\r"):
         return _malformed("this is not an HTTP request", "speak HTTP/1.1 here, with or without TLS as configured")

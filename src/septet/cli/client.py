@@ -151,12 +151,14 @@ class Client:
             return json.loads(self._read(response))
 
     def exists(self, path: str) -> bool:
-        """Whether HEAD of the path answers 2xx. Failure when access is denied, or nobody is there."""
-        response = self.send("HEAD", API + path)
-        with response:
-            if response.status in (401, 403):
-                self.check(response)
-            return response.status < 300
+        """Whether there is something at the path. Failure when that cannot be told."""
+        try:
+            self.get(path)
+        except Failure as failure:
+            if failure.code == Exit.NOT_FOUND:
+                return False
+            raise
+        return True
 
     # -- the exchange -----------------------------------------------------------------------------------------
 

@@ -162,9 +162,9 @@ def prepare(loaded: LoadedProject) -> list[Step]:
     for name, entry in loaded.project.functions.items():
         package = pack(loaded.folder / entry.source) if entry.source else None
         body = msgspec.to_builtins(entry.spec(package.digest if package else ""))
-        steps.append(Step("functions", name, {**body, **words(entry)}, package))
+        steps.append(Step("functions", name, {"spec": body, **words(entry)}, package))
     for name, route in loaded.project.routes.items():
-        steps.append(Step("routes", name, {**msgspec.to_builtins(route.spec()), **words(route)}, None))
+        steps.append(Step("routes", name, {"spec": msgspec.to_builtins(route.spec()), **words(route)}, None))
     return steps
 
 

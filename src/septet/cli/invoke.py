@@ -15,7 +15,6 @@ from septet.cli.failures import Exit, Failure
 from septet.cli.options import Session, function_argument, parse_duration, with_session
 from septet.cli.output import clean, note
 
-
 BROKEN = "see `septet logs`"
 
 

@@ -31,7 +31,7 @@ def command() -> None:
 def create(session: Session, name: str, **quota: Any) -> None:
     """Make a namespace, or change its quota. Without an option there is no limit."""
     given = {key: value for key, value in quota.items() if value is not None}
-    session.client.put(f"/namespaces/{name_in_path(name)}", {"quota": given})
+    session.client.put(f"/namespaces/{name_in_path(name)}", {"spec": {"quota": given}})
     note(f"namespace {name} is there")
 
 

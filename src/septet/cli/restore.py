@@ -8,8 +8,8 @@ import click
 
 from septet.cli.failures import Exit, Failure
 from septet.cli.output import note
-from septet.cli.paths import default_data_dir
 from septet.model.errors import SeptetError
+from septet.settings import default_data_dir
 
 
 @click.command(epilog="\b\nExample:\n  septet restore septet-20260101-120000.tar --data-dir /var/lib/septet")

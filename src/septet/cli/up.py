@@ -13,10 +13,13 @@ from typing import Any
 import click
 
 from septet.cli.contexts import Context, load_contexts, save_contexts
-from septet.cli.failures import Failure
+from septet.cli.failures import Exit, Failure
+from septet.cli.options import parse_duration
 from septet.cli.output import clean, note, style
-from septet.cli.paths import default_data_dir
-from septet.model.errors import SeptetError
+from septet.model.errors import InvalidInput, SeptetError
+from septet.settings import load
+
+PEM = click.Path(exists=True, dir_okay=False)
 
 
 @click.command(
@@ -24,82 +27,39 @@ from septet.model.errors import SeptetError
     "  septet up --listen 0.0.0.0:8443 --tls-cert cert.pem --tls-key key.pem"
 )
 @click.option(
-    "--listen",
-    metavar="HOST:PORT",
-    envvar="SEPTET_LISTEN",
-    show_envvar=True,
-    help="Where to listen; port 0 picks a free one.  [default: 127.0.0.1:8080]",
+    "--listen", metavar="HOST:PORT", help="Where to listen; port 0 picks a free one.  [default: 127.0.0.1:8080]"
 )
-@click.option(
-    "--data-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    envvar="SEPTET_DATA_DIR",
-    show_envvar=True,
-    help="Where state is kept.",
-)
-@click.option("--ready-json", is_flag=True, help="Print one JSON line on standard output when it serves.")
-@click.option(
-    "--sandbox",
-    metavar="NAME",
-    envvar="SEPTET_SANDBOX",
-    show_envvar=True,
-    help="process, or none for no isolation at all.  [default: process]",
-)
-@click.option(
-    "--tls-cert",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    envvar="SEPTET_TLS_CERT",
-    show_envvar=True,
-    help="Serve TLS with this certificate chain (PEM).",
-)
-@click.option(
-    "--tls-key",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    envvar="SEPTET_TLS_KEY",
-    show_envvar=True,
-    help="The certificate's key (PEM).",
-)
-@click.option(
-    "--memory-budget",
-    type=click.IntRange(min=64),
-    metavar="MIB",
-    envvar="SEPTET_MEMORY_BUDGET",
-    show_envvar=True,
-    help="Memory of all instances together.  [default: from the host's memory]",
-)
-@click.option(
-    "--public-metrics", is_flag=True, envvar="SEPTET_PUBLIC_METRICS", show_envvar=True, help="/metrics needs no token."
-)
-@click.option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    envvar="SEPTET_LOG_LEVEL",
-    show_envvar=True,
-    help="How much it tells on standard error.",
-)
+@click.option("--data-dir", type=click.Path(file_okay=False, path_type=Path), help="Where state is kept.")
+@click.option("--ready-json", is_flag=True, default=None, help="Print one JSON line on standard output when it serves.")
+@click.option("--sandbox", metavar="NAME", help="process, or none for no isolation at all.  [default: process]")
+@click.option("--tls-cert", multiple=True, type=PEM, help="Serve TLS with this certificate chain; one per host name.")
+@click.option("--tls-key", multiple=True, type=PEM, help="The certificate's key; as many, in the same order.")
+@click.option("--memory-budget", type=click.IntRange(min=1), metavar="MIB", help="Memory of all instances together.")
+@click.option("--public-metrics", is_flag=True, default=None, help="/metrics needs no token.")
+@click.option("--drain-timeout", metavar="TIME", help="How long running calls get at the end.  [default: 30s]")
+@click.option("--log-bytes", type=click.IntRange(min=65536), metavar="BYTES", help="Log kept of each function.")
+@click.option("--trusted-proxy", "trusted_proxies", multiple=True, metavar="ADDRESS", help="Believe its X-Forwarded-*.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="How much it tells.")
 @click.option("--no-context", is_flag=True, help="Do not write the context `local` for the client commands.")
-def command(ready_json: bool, no_context: bool, **flags: Any) -> int:
-    """Start the platform and keep serving until Ctrl-C or SIGTERM, which lets calls end first."""
-    if bool(flags["tls_cert"]) != bool(flags["tls_key"]):
-        raise click.UsageError("--tls-cert and --tls-key go together")
-    given = settings_of(flags)
-    from septet.app import run
-    from septet.settings import Settings
+def command(no_context: bool, drain_timeout: str | None, **flags: Any) -> int:
+    """Start the platform and keep serving until Ctrl-C or SIGTERM, which lets calls end first.
 
-    def on_ready(ready: Mapping[str, Any]) -> None:
-        announce(ready, as_json=ready_json, keep=not no_context)
-
+    Each option can be set as SEPTET_<NAME> in the environment too, for example SEPTET_DATA_DIR; see
+    docs/configuration.md.
+    """
+    flags["drain_timeout"] = None if drain_timeout is None else parse_duration(drain_timeout)
     try:
-        return int(run(Settings(**given), on_ready=on_ready))
+        settings = load(flags)
+        from septet.app import run
+
+        def on_ready(ready: Mapping[str, Any]) -> None:
+            announce(ready, as_json=settings.ready_json, keep=not no_context)
+
+        return int(run(settings, on_ready=on_ready))
+    except InvalidInput as error:
+        raise Failure(error.message, hint=error.hint, code=Exit.USAGE) from error
     except SeptetError as error:
         raise Failure(error.message, hint=error.hint) from error
-
-
-def settings_of(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that were given; what was not is left to the settings' own defaults."""
-    given = {key: value for key, value in flags.items() if value not in (None, False)}
-    given.setdefault("data_dir", default_data_dir())
-    return given
 
 
 def announce(ready: Mapping[str, Any], *, as_json: bool, keep: bool) -> None:

@@ -101,7 +101,7 @@ class FakePlatform:
         if parts == ["version"]:
             return Answer(value={"version": "9.9.9"})
         if parts == ["tokens"] and request.method == "POST":
-            return Answer(201, {"token": "sept_new", "meta": {"name": request.json()["name"]}})
+            return Answer(201, {"token": "sept_new", "object": {"meta": {"name": request.json()["name"]}}})
         return self.plain(request, parts[0], parts[1:])
 
     def namespaced(self, request: Request, namespace: str, plural: str, rest: list[str]) -> Answer:
@@ -124,7 +124,7 @@ class FakePlatform:
             body = request.json()
             held[name] = {
                 "meta": {"name": name, "created_at": time.time()},
-                "spec": body,
+                "spec": body.get("spec", {}),
                 "keys": list(body.get("data", {})),
             }
             return Answer(value=held[name])
@@ -143,8 +143,9 @@ class FakePlatform:
         )
 
     def blob(self, request: Request, rest: list[str]) -> Answer:
-        if request.method == "HEAD":
-            return Answer(200 if rest[0] in self.blobs else 404)
+        if request.method == "GET":
+            known = rest[0] in self.blobs
+            return Answer(value={"digest": rest[0], "size": 1}) if known else problem(404, "not-found", "no such blob")
         digest = "sha256:" + hashlib.sha256(request.body).hexdigest()
         self.blobs.add(digest)
         return Answer(201, {"digest": digest, "size": len(request.body)})
@@ -204,8 +205,7 @@ class FakePlatform:
         return Answer(value=function)
 
     def apply(self, request: Request, namespace: str, name: str) -> Answer:
-        body = request.json()
-        spec = {key: body[key] for key in ("template", "traffic", "access", "rollout", "retain")}
+        spec = request.json()["spec"]
         old = self.functions.get(name)
         changes = []
         if old and old["spec"] != spec:

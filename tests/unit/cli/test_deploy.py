@@ -125,7 +125,7 @@ def test_routes_follow_the_functions(platform: Any, septet: Any, project: Path) 
     assert septet("deploy").code == 0
     puts = [r for r in platform.requests if r.method == "PUT" and not r.query]
     assert [r.path.rsplit("/", 2)[1] for r in puts] == ["functions", "routes"]
-    assert puts[-1].json()["targets"] == [{"function": "hello", "weight": 100, "revision": "", "tag": ""}]
+    assert puts[-1].json()["spec"]["targets"] == [{"function": "hello", "weight": 100, "revision": "", "tag": ""}]
 
 
 def test_no_file(platform: Any, septet: Any, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import unittest
 from types import SimpleNamespace
 
-from handler import handle
+from main import handle
 
 
 class Greeting(unittest.TestCase):

@@ -1,6 +1,6 @@
-# Run with: ruby test_handler.rb
+# Run with: ruby test_main.rb
 require "minitest/autorun"
-require_relative "handler"
+require_relative "main"
 
 class GreetingTest < Minitest::Test
   Request = Struct.new(:body)

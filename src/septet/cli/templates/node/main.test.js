@@ -1,7 +1,7 @@
 // Run with: node --test
 const assert = require("node:assert");
 const test = require("node:test");
-const { handle } = require("./handler.js");
+const { handle } = require("./main.js");
 
 const request = (body) => ({ text: async () => body });
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import shutil
 from collections.abc import AsyncIterator, Callable
@@ -172,12 +173,8 @@ class FileLogs:
             names = [function] if function else self._functions(namespace)
             found: list[InvocationRecord] = []
             for name in names:
-                taken = 0
-                for data in self._file((namespace, name), "calls").read_back():
-                    found.append(_record.decode(data))
-                    taken += 1
-                    if taken == limit:
-                        break
+                newest = itertools.islice(self._file((namespace, name), "calls").read_back(), limit)
+                found.extend(map(_record.decode, newest))
             return sorted(found, key=lambda record: record.queued_at, reverse=True)[:limit]
 
         return await self._in_order(job)

@@ -8,7 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
-from septet.dataplane.correlation import request_id
+from septet.dataplane.correlation import PLATFORM_PREFIXES, request_id
 from septet.dataplane.dispatch import ControlTarget, Message, Scope
 from septet.model.errors import PlatformError, SeptetError
 from septet.wire.fields import HOP_BY_HOP, encode_lines
@@ -33,7 +33,7 @@ class ControlExchange:
         self._request_id = request_id(head.fields, self._invocation.encode())
         self._chunks: deque[bytes] = deque()
         self._held = 0
-        self._body_done = False
+        self._body_done = head.length == 0
         self._told_end = False
         self._gone = False
         self._over = False
@@ -121,7 +121,12 @@ class ControlExchange:
 
     def _headers(self) -> list[tuple[bytes, bytes]]:
         head = self._head
-        pairs = [pair for pair in head.fields.pairs if pair[0] not in _CUT and pair[0] != b"host"]
+        refused: tuple[bytes, ...] = (b"septet-",) if self._front.peer.trusted else PLATFORM_PREFIXES
+        pairs = [
+            pair
+            for pair in head.fields.pairs
+            if pair[0] not in _CUT and pair[0] != b"host" and not pair[0].startswith(refused)
+        ]
         if head.host:
             pairs.insert(0, (b"host", head.host))
         pairs.append((b"x-request-id", self._request_id))

@@ -99,7 +99,7 @@ class Exchange:
         self._held: list[bytes] = []
         self._held_size = 0
         self._replay: list[bytes] | None = []
-        self._body_done = False
+        self._body_done = head.length == 0
         self._up_ended = False
         self._reply_paused = False
         self._over = False
@@ -113,7 +113,7 @@ class Exchange:
         return self.target.key
 
     @property
-    def head(self) -> RequestHeadFacts:
+    def request(self) -> RequestHeadFacts:
         return self._head
 
     @property

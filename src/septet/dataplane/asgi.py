@@ -37,7 +37,6 @@ class ControlExchange:
         self._told_end = False
         self._gone = False
         self._over = False
-        self._continue = head.expect
         self._arrived = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
@@ -54,7 +53,6 @@ class ControlExchange:
     def body(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
         self._held += len(chunk)
-        self._continue = False
         self._arrived.set()
         if self._held >= self._front.desk.settings.early_body:
             self._front.pause_body()
@@ -141,10 +139,8 @@ class ControlExchange:
         return (str(address), None) if address else None
 
     async def _receive(self) -> Message:
-        if self._continue:
-            self._continue = False
-            if self._front.answer is not None and not self._over:
-                self._front.answer.informational(100)
+        if not self._over and not self._chunks:
+            self._front.send_continue()
         while not (self._chunks or self._gone or self._over or (self._body_done and not self._told_end)):
             self._arrived.clear()
             await self._arrived.wait()

@@ -203,8 +203,8 @@ class Exchange:
                 return
         if self._body_done:
             self._end_upload()
-        elif self._head.expect and not self.bytes_in and front.answer is not None:
-            front.answer.informational(100)
+        else:
+            front.send_continue()
         if not self._over:
             front.resume_body()
 

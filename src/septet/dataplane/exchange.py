@@ -142,7 +142,9 @@ class Exchange:
             return
         if self._over or self._on_done is not on_done:
             # It was over, or lost, before `begin` returned; an unfinished body goes nowhere.
-            if self._over and not self._body_done:
+            if self._over and self.error is None and self._head.length == 0:
+                upload.end()
+            elif self._over:
                 upload.cancel()
             return
         self._upload = upload

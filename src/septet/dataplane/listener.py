@@ -51,6 +51,9 @@ class Listener:
         if self._sock is None:
             self._sock = self._bind()
         self._sock.setblocking(False)
+        if self._sock.family != socket.AF_UNIX:
+            # Accepted sockets inherit it; else a head and a body in two writes meet the delayed acknowledgement.
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         tls = self._certificates
         patience = HANDSHAKE_TIMEOUT if tls else None
         context = tls.context if tls else None

@@ -186,3 +186,14 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 class AuditLog(msgspec.Struct, frozen=True, kw_only=True):
     items: tuple[AuditEntry, ...]
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """`reason` says why not."""
+
+    ok: bool
+    reason: str = ""
+
+
+class Version(msgspec.Struct, frozen=True, kw_only=True):
+    version: str

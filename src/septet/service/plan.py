@@ -58,7 +58,9 @@ def check_version(known: Meta, wanted: int, what: str) -> None:
 
 def check_alive(meta: Meta, what: str) -> None:
     if meta.deleting_since is not None:
-        raise Conflict(f"{what} is being deleted", hint="wait until it is gone, and try again")
+        raise Conflict(
+            f"{what} is being deleted", hint="wait until it is gone, and try again", details={"reason": "state"}
+        )
 
 
 async def apply(
@@ -93,7 +95,11 @@ async def apply(
                     continue
             return Outcome("created", differences(None, created), created)
         if wish.create:
-            raise Conflict(f"there is a {what} already", hint="choose another name, or apply a change to this one")
+            raise Conflict(
+                f"there is a {what} already",
+                hint="choose another name, or apply a change to this one",
+                details={"reason": "state"},
+            )
         check_alive(known.meta, what)
         check_version(known.meta, wish.resource_version, what)
         wanted = change(msgspec.structs.replace(known, meta=meta_with(known.meta, wish)))

@@ -10,6 +10,37 @@ from septet.model.function import Function
 from septet.model.instance import InstanceInfo
 from septet.model.meta import Condition, Meta
 from septet.model.objects import Environment, Namespace, Quota, Route
+from septet.ports.fleetview import NodeFacts
+from septet.ports.logs import LogLine
+from septet.ports.sandbox import Check
+
+__all__ = [
+    "Action",
+    "AuditEntry",
+    "AuditLog",
+    "BlobFacts",
+    "ChangeView",
+    "Check",
+    "EnvironmentApplied",
+    "FieldChange",
+    "FunctionApplied",
+    "Health",
+    "InstanceChange",
+    "Listing",
+    "LogLine",
+    "NamespaceApplied",
+    "NodeFacts",
+    "RevisionLine",
+    "RouteApplied",
+    "ScaleChange",
+    "SecretApplied",
+    "SecretView",
+    "Summary",
+    "TokenCreated",
+    "TokenFacts",
+    "TokenView",
+    "Version",
+]
 
 Item = TypeVar("Item")
 Action = Literal["created", "updated", "unchanged"]

@@ -14,8 +14,9 @@ from starlette.routing import Route, Router
 from septet.apis.native import answers
 from septet.apis.native.answers import Message, Receive, Send
 from septet.apis.native.openapi import document
+from septet.apis.native.row import Parts, Row
 from septet.apis.native.strict import read_body, read_query
-from septet.apis.native.table import ROWS, Parts, Row
+from septet.apis.native.table import ROWS
 from septet.model.access import PLATFORM, Caller
 from septet.model.errors import (
     ClientGone,
@@ -87,7 +88,8 @@ class NativeApi:
     async def _fail(self, scope: Scope, outgoing: _Outgoing, error: SeptetError) -> None:
         if outgoing.started:
             raise error
-        moved = isinstance(error, Conflict) and error.details.get("reason") == "version"
+        # The store's own conflicts are about versions; those about what an object is in carry "state".
+        moved = isinstance(error, Conflict) and error.details.get("reason") != "state"
         await answers.send_problem(outgoing, error, 412 if moved and header(scope, b"if-match") else 0)
 
     async def run(self, row: Row, scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,7 +98,8 @@ class NativeApi:
         caller = self.caller(row, scope)
         if row.command is None:
             read_query(scope.get("query_string", b""), row.query)
-            return await self._own(row, send)
+            await self._own(row, send)
+            return
         query = read_query(scope.get("query_string", b""), row.query)
         namespace = path.get("ns", "") or getattr(query, "namespace", "")
         await self._service.admit(caller, row.command, namespace, path.get("name", ""))

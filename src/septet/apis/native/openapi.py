@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from septet.apis.native.bodies import FLAT
-from septet.apis.native.table import ROWS, Row
+from septet.apis.native.row import Row
+from septet.apis.native.table import ROWS
 from septet.wire.problem import STATUS, Problem
 
 TITLES = {
@@ -31,7 +32,7 @@ _WORDS = {
 def document(version: str) -> dict[str, Any]:
     """The whole document."""
     shapes = _shapes()
-    schemas, components = msgspec.json.schema_components(shapes, ref_template=_REF)
+    schemas, components = msgspec.json.schema_components(shapes, ref_template=_REF, schema_hook=_anything)
     known = dict(zip(map(_key, shapes), schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for row in ROWS:
@@ -50,6 +51,13 @@ def document(version: str) -> dict[str, Any]:
         },
         "security": [{"token": []}],
     }
+
+
+def _anything(shape: type) -> dict[str, Any]:
+    """The schema of `object`, and of an opaque document: any JSON value."""
+    if shape in (object, msgspec.Raw):
+        return {"description": "Any JSON value."}
+    raise TypeError(f"{shape} has no schema; give it one here")
 
 
 def _key(shape: Any) -> str:

@@ -32,7 +32,7 @@ def read_body(data: bytes, shape: type[Shape]) -> Shape:
     flat = FLAT.get(typing.cast("type[msgspec.Struct]", shape))
     if flat is not None and "spec" not in raw:
         return typing.cast("Shape", as_nested(_convert(raw, flat[0]), typing.cast("type[msgspec.Struct]", shape)))
-    return _convert(raw, shape)
+    return typing.cast("Shape", _convert(raw, shape))
 
 
 def _convert(raw: dict[str, Any], shape: Any) -> Any:

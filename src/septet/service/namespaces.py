@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from septet.model.errors import Conflict, NotFound
-from septet.model.function import Function
+from septet.model.function import Function, Revision
 from septet.model.meta import Meta
 from septet.model.objects import Environment, Namespace, Route, Secret
 from septet.service import validation
@@ -53,7 +53,8 @@ async def list_namespaces(context: Context, command: ListNamespaces) -> Listing[
 
 
 async def delete_namespace(context: Context, command: DeleteNamespace) -> Namespace:
-    """Marks it, so that nothing new gets in, empties it, then lets it go. A repeat goes on where one broke off."""
+    """Marks it, so that nothing new gets in, and empties it. It goes when the last of its contents has gone:
+    at once, or, when instances have to end first, by `finish_deletions`."""
     if command.name == DEFAULT_NAMESPACE:
         raise Conflict(
             "the namespace `default` always exists", hint="delete what is in it", details={"reason": "state"}
@@ -61,8 +62,23 @@ async def delete_namespace(context: Context, command: DeleteNamespace) -> Namesp
     namespace = await context.get(Namespace, "", command.name)
     check_version(namespace.meta, command.resource_version, f"namespace {command.name!r}")
     namespace = await _mark(context, namespace)
-    await empty(context, command.name)
-    context.claims.forget(command.name)
+    return await _finish(context, namespace)
+
+
+async def finish_deletions(context: Context) -> None:
+    """Lets those namespaces go that are being deleted and have become empty, and empties those that a crash left."""
+    for namespace in await context.all(Namespace):
+        if namespace.meta.deleting_since is not None and FINALIZER in namespace.meta.finalizers:
+            await _finish(context, namespace)
+
+
+async def _finish(context: Context, namespace: Namespace) -> Namespace:
+    name = namespace.meta.name
+    context.claims.forget(name)
+    await empty(context, name)
+    for kind in (*CONTENTS, Revision):
+        if await context.all(kind, name):
+            return namespace
     return await _release(context, namespace)
 
 
@@ -98,11 +114,3 @@ async def _release(context: Context, namespace: Namespace) -> Namespace:
         return await context.update(msgspec.structs.replace(namespace, meta=meta))
     except NotFound:
         return namespace
-
-
-async def finish_deletions(context: Context) -> None:
-    """At the start: goes on with namespaces whose deletion was cut short by the end of the process."""
-    for namespace in await context.all(Namespace):
-        if namespace.meta.deleting_since is not None and FINALIZER in namespace.meta.finalizers:
-            await empty(context, namespace.meta.name)
-            await _release(context, namespace)

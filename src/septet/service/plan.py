@@ -93,6 +93,7 @@ async def apply(
                     if wish.create:
                         raise
                     continue
+                await _check_home(context, created)
             return Outcome("created", differences(None, created), created)
         if wish.create:
             raise Conflict(
@@ -116,6 +117,18 @@ async def apply(
             if wish.resource_version:
                 raise
     raise Conflict(f"{what} is being changed by others all the time", hint="try again", details={"reason": "version"})
+
+
+async def _check_home(context: Context, created: Applied) -> None:
+    """Takes a new object back when its namespace has begun to go meanwhile: nobody would empty it again."""
+    if not created.meta.namespace:
+        return
+    try:
+        home = await context.get(Namespace, "", created.meta.namespace)
+        check_alive(home.meta, f"namespace {created.meta.namespace!r}")
+    except (NotFound, Conflict):
+        await context.ports.store.delete(type(created).__name__, created.meta.namespace, created.meta.name)
+        raise
 
 
 def differences(old: Applied | None, new: Applied) -> tuple[FieldChange, ...]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, TypeVar, cast
 
-from septet.model.access import Caller
+from septet.model.access import PLATFORM, Caller
 from septet.model.errors import Forbidden, SeptetError, Unauthenticated
 from septet.policy import access
 from septet.service.authenticate import Credentials
@@ -12,6 +13,11 @@ from septet.service.claims import Claims
 from septet.service.commands import Command, CreateToken, Named
 from septet.service.context import Context, Ports, ServiceSettings
 from septet.service.handlers import HANDLERS
+from septet.service.namespaces import finish_deletions
+
+log = logging.getLogger("septet.service")
+HOUSE_PERIOD = 2.0
+"""Seconds between two looks at namespaces that are being deleted."""
 
 Result = TypeVar("Result")
 
@@ -48,6 +54,16 @@ class Service:
         if kind.mutates and not getattr(command, "dry_run", False):
             await self._audit(caller, kind, command.namespace, _name(command), None)
         return cast("Result", result)
+
+    async def keep_house(self) -> None:
+        """Finishes the deletion of namespaces, for ever. A pass that fails is tried again."""
+        context = Context(PLATFORM, self._ports, self._settings, self.credentials, self._claims)
+        while True:
+            try:
+                await finish_deletions(context)
+            except SeptetError as error:
+                log.warning("namespaces that are being deleted have to wait: %s", error)
+            await self._ports.clock.sleep(HOUSE_PERIOD)
 
     async def admit(self, caller: Caller, kind: type[Command[Any]], namespace: str, name: str = "") -> None:
         """Refuses early, before a body is read, what `run` would refuse for the same reason."""

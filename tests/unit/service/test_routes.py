@@ -26,13 +26,13 @@ async def test_paths_that_cannot_be_met_are_refused(world: World, path: str) -> 
 
 
 @pytest.mark.parametrize("word", OWN_PATHS)
-@pytest.mark.parametrize("form", ["/{}", "/{}/*", "/{}/a", "/{}/{{x}}"])
-async def test_no_route_shadows_the_platform(world: World, word: str, form: str) -> None:
+async def test_no_route_shadows_the_platform(world: World, word: str) -> None:
     """After CVE-2026-50569, where a trigger could claim the router's own paths."""
     await world.function()
-    with pytest.raises(InvalidInput, match="platform's own"):
-        await world.run(apply(form.format(word)))
-    assert (await world.run(apply(form.format(word + "x")))).action == "created"
+    for number, form in enumerate(("/{}", "/{}/*", "/{}/a", "/{}/{{x}}")):
+        with pytest.raises(InvalidInput, match="platform's own"):
+            await world.run(apply(form.format(word), name=str(number)))
+        assert (await world.run(apply(form.format(word + "x"), name=str(number)))).action == "created"
 
 
 @pytest.mark.parametrize("host", ["A.example", "a.example:80", "*", "*.", "a..b", "a b", "-a", "a/b", "*.*.a"])

@@ -22,7 +22,8 @@ TOKEN_FILE = "/var/lib/septet/admin-token"  # noqa: S105 - where it stands, not 
 # ProtectKernelTunables and ProtectProc (a masked /proc forbids mounting a fresh one in a user namespace),
 # MemoryDenyWriteExecute (Node's compiler), RestrictSUIDSGID (mode bits of unpacked trees are checked by us),
 # ProtectHostname (an instance names its own UTS namespace), ProtectKernelLogs (it covers a part of /proc),
-# ProtectClock (it closes the list of devices), PrivateNetwork, and any SystemCallFilter: instances carry filters of their own.
+# ProtectClock (it closes the list of devices), PrivateNetwork, and any SystemCallFilter: instances
+# carry filters of their own.
 UNIT = """\
 [Unit]
 Description=Septet, a serverless platform

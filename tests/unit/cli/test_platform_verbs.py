@@ -73,7 +73,8 @@ def test_up_tells_programs_in_one_line_and_writes_the_context(app: App, septet: 
     result = septet("up", "--listen", "127.0.0.1:0", "--data-dir", "d", "--ready-json", "--drain-timeout", "1m")
     assert (result.code, json.loads(result.out), result.out.count("\n")) == (0, READY, 1)
     assert app.settings is not None
-    assert (app.settings.listen, app.settings.data_dir, app.settings.drain_timeout) == (
+    settings = app.settings
+    assert (settings.listen, settings.data_dir, settings.drain_timeout) == (
         "127.0.0.1:0",
         tmp_path / "d",
         60.0,
@@ -200,7 +201,7 @@ def test_service_status_without_a_unit(septet: Any, monkeypatch: pytest.MonkeyPa
 RUN_TEST = {
     "python": [sys.executable, "-m", "unittest"],
     "http": [sys.executable, "-m", "unittest"],
-    "exec": ["./test.sh"],
+    "exec": ["sh", "./test.sh"],
     "node": ["node", "--test"],
     "ruby": ["ruby", "test_main.rb"],
 }

@@ -13,8 +13,8 @@ from septet.control.references import reachable
 from septet.control.room import Room
 from septet.control.settings import ControlSettings
 from septet.control.standing import Standing
-from septet.model.errors import CallerError, InitFailed, NodeFull, NotFound, QuotaExceeded, SeptetError
-from septet.model.function import Revision
+from septet.model.errors import CallerError, InitFailed, NodeFull, NotFound, QuotaExceeded, SeptetError, Unavailable
+from septet.model.function import Function, Revision
 from septet.model.instance import ColdReason
 from septet.policy import admission, autoscale, keepalive
 from septet.ports.clock import Clock
@@ -197,15 +197,18 @@ class Scaler:
         facts = self._facts(key, revision, load)
         settings = standing.configure(revision, self._concurrency)
         decision, standing.memory = autoscale.activate(facts, settings, standing.memory, now, self._settings.step)
-        desired = max(decision.desired, 0 if facts.initialised else max(1, settings.initial, settings.minimum))
+        fresh = 0 if facts.initialised else max(1, settings.initial, settings.minimum)
+        desired = max(decision.desired, fresh, facts.ready + facts.starting)
         self._reconcile(key, revision, desired, now, waiting=load.waiting)
 
     def _observe(self, key: RevisionKey, revision: Revision, now: float) -> tuple[Standing | None, Load]:
         """Puts the load since the last look into the memory; None for a revision that must not run."""
         load = self._pool.sample(key)
-        if revision.status.phase not in ("starting", "ready") or self._mirror.get(Revision, *key) is None:
-            return None, load
         standing = self._standing(key)
+        if not self._serves(key):
+            if load.waiting:
+                self._pool.fail_waiting(key, standing.error or _not_served(revision))
+            return None, load
         try:
             settings = standing.configure(revision, self._concurrency)
         except SeptetError as error:
@@ -278,7 +281,7 @@ class Scaler:
         alone = not any(member.live for member in self._fleet.members(key))
         if alone and waiting and (now - standing.full_since >= self._settings.patience or error.retry_after is None):
             self._pool.fail_waiting(key, error)
-        if standing.proof is not None:
+        if standing.proof is not None and not standing.proof.done():
             standing.error = error
             if now - standing.tried_since >= self._settings.progress:
                 standing.give_up(error)
@@ -293,6 +296,14 @@ class Scaler:
             self._pool.fail_waiting(key, error)
 
     # -- small things
+
+    def _serves(self, key: RevisionKey) -> bool:
+        """May it have instances: it is there, built, not given up, and so is its function?"""
+        revision = self._mirror.get(Revision, *key)
+        if revision is None or revision.status.phase not in ("starting", "ready"):
+            return False
+        function = self._mirror.get(Function, key[0], revision.spec.function)
+        return function is not None and function.meta.deleting_since is None
 
     def _standing(self, key: RevisionKey) -> Standing:
         standing = self._standings.get(key)
@@ -316,3 +327,11 @@ class Scaler:
             self._pool.running(member.key, member.id),
             self._pool.idle_since(member.key, member.id) if member.phase == "ready" else None,
         )
+
+
+def _not_served(revision: Revision) -> SeptetError:
+    """For calls of a revision that has, and will have, no instance now."""
+    phase = revision.status.phase
+    if phase in ("pending", "building"):
+        return Unavailable(f"revision {revision.meta.name} is not ready yet, it is {phase}", retry_after=1.0)
+    return NotFound(f"revision {revision.meta.name} serves no more, it is {phase}")

@@ -48,7 +48,7 @@ def plain_install() -> set[str]:
 def pins(name: str) -> dict[str, str]:
     """The pinned versions in requirements/<name>.txt."""
     text = (ROOT / "requirements" / f"{name}.txt").read_text()
-    return {canonicalize_name(n): v for n, v in re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", text, re.M)}
+    return {str(canonicalize_name(n)): v for n, v in re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", text, re.M)}
 
 
 def test_a_plain_install_pulls_few_distributions() -> None:
@@ -62,7 +62,7 @@ def test_the_pins_are_what_a_plain_install_pulls() -> None:
 
 
 def test_no_version_is_below_its_floor() -> None:
-    installed = {canonicalize_name(d.metadata["Name"]): d.version for d in importlib.metadata.distributions()}
+    installed = {str(canonicalize_name(d.metadata["Name"])): d.version for d in importlib.metadata.distributions()}
     checked = 0
     for versions in (installed, pins("run"), pins("dev")):
         for name, floor in FLOORS.items():

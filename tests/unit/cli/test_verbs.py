@@ -58,6 +58,16 @@ def test_logs(platform: Any, septet: Any, hello: None) -> None:
     assert json.loads(septet("logs", "hello", "-o", "json").out.splitlines()[0])["text"] == "one"
 
 
+def test_a_stream_may_end_with_an_error(platform: Any, septet: Any, answer: Any, hello: None) -> None:
+    lines = b'{"at": 1, "instance": "i", "stream": "stdout", "text": "one"}\n\n'
+    lines += (
+        b'{"error": {"type": "urn:septet:error:expired", "status": 410, "detail": "too old", "hint": "list again"}}\n'
+    )
+    platform.overrides["GET", f"{FUNCTIONS}/hello/logs"] = answer(raw=lines, kind="application/x-ndjson")
+    result = septet("logs", "hello")
+    assert (result.code, result.err) == (5, "error: too old: list again\n") and "one" in result.out
+
+
 def test_delete_wants_yes_without_a_terminal(platform: Any, septet: Any, hello: None) -> None:
     refused = septet("delete", "hello")
     assert (refused.code, "--yes" in refused.err, "hello" in platform.functions) == (2, True, True)
@@ -162,7 +172,8 @@ def test_backup_appears_whole_or_not_at_all(platform: Any, septet: Any, answer: 
     assert septet("backup", "--to", "c.tar").code == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b.tar"]
     platform.overrides["POST", "/septet/v1/backup"] = answer(raw=b"tar", kind="application/x-tar")
-    assert septet("backup", "--to", "-").out == "tar"
+    assert septet("backup", "--to", "-", "--with-key").out == "tar"
+    assert [r.query for r in platform.asked("POST", "/septet/v1/backup")] == [{}, {}, {"key": "true"}]
 
 
 def test_completion_scripts(septet: Any) -> None:

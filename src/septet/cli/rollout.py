@@ -42,7 +42,8 @@ class Watcher:
             return self.tell("waiting for its first revision")
         revision = self.session.client.get(self.session.path("functions", self.name, "revisions", latest))
         phase = revision["status"].get("phase", "pending")
-        self.tell(f"{latest} is {phase}")
+        if phase != "failed":
+            self.tell(f"{latest} is {phase}")
         if phase == "building":
             self.build_log(latest)
         if phase == "failed":

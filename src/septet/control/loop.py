@@ -69,7 +69,9 @@ class Control:
         birth = Birth(store, self.mirror, sandboxes, contracts, vault, logs, clock, runtimes, settings)
         self.fleet = Fleet(self.mirror, birth, sandboxes, pool, clock, settings)
         self.scaler = Scaler(self.mirror, self.fleet, pool, clock, settings, birth.concurrency, number)
-        revising = Revising(self.mirror, statuses, birth, builder, blobs, logs, clock, settings, self.scaler.trial)
+        revising = Revising(
+            self.mirror, statuses, birth, builder, blobs, logs, clock, settings, self.scaler.trial, self.scaler.trouble
+        )
         self.deployer = Deployer(store, self.mirror, statuses, revising, clock, settings)
         self.collector = Collector(
             store, self.mirror, statuses, self.fleet, self.deployer, blobs, trees, logs, clock, settings

@@ -115,9 +115,9 @@ class Scaler:
         self.wanted(key)
         await proof
 
-    def standing(self, key: RevisionKey) -> tuple[int, SeptetError | None]:
-        """Ready instances, and the error of the last failed start if none has succeeded since."""
-        return self._count(key).ready, self._standing(key).error
+    def trouble(self, key: RevisionKey) -> SeptetError | None:
+        """The error of the last failed start, or lack of room, if no start has succeeded since."""
+        return self._standing(key).error
 
     # -- the loop
 

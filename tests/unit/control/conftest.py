@@ -1,13 +1,9 @@
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 _HERE = Path(__file__).parent
 
@@ -25,22 +21,3 @@ def _load(name: str) -> Any:
 
 for _name in ("memory_store", "fakes", "world"):
     _load(_name)
-
-
-class _VirtualPolicy(asyncio.DefaultEventLoopPolicy):
-    def new_event_loop(self) -> asyncio.AbstractEventLoop:
-        loop: asyncio.AbstractEventLoop = _load("fakes").VirtualLoop()
-        return loop
-
-
-@pytest.fixture
-def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
-    """Tests of control run on virtual time."""
-    return _VirtualPolicy()
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[Any]:
-    made = _load("world").World()
-    yield made
-    await made.stop()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from world import World, condition
+from world import World, condition, virtual
 
 from septet.model.errors import BuildFailed, InitFailed, StartFailed, Unavailable
 from septet.model.function import TrafficTarget
 from septet.model.instance import InstanceExit
 
 
+@virtual
 async def test_first_deploy_makes_revision_one_and_sends_all_traffic_there(world: World) -> None:
     await world.start()
     function = await world.deploy("hello")
@@ -28,6 +29,7 @@ async def test_first_deploy_makes_revision_one_and_sends_all_traffic_there(world
     assert call.waited == 0.0
 
 
+@virtual
 async def test_change_of_the_template_makes_a_revision_and_a_change_beside_it_none(world: World) -> None:
     await world.start()
     await world.deploy("hello")
@@ -39,6 +41,7 @@ async def test_change_of_the_template_makes_a_revision_and_a_change_beside_it_no
     assert function.status.traffic[0].revision == "hello-00002"
 
 
+@virtual
 async def test_no_call_fails_during_deploys_under_load(world: World) -> None:
     await world.start()
     await world.deploy("hello", concurrency=8)
@@ -55,6 +58,7 @@ async def test_no_call_fails_during_deploys_under_load(world: World) -> None:
     assert served[-1] == "hello-00005"
 
 
+@virtual
 async def test_failed_build_says_why_and_leaves_traffic_alone(world: World) -> None:
     await world.start()
     await world.deploy("hello")
@@ -79,6 +83,7 @@ async def test_failed_build_says_why_and_leaves_traffic_alone(world: World) -> N
     assert call.outcome == "hello-00001"
 
 
+@virtual
 async def test_handler_that_cannot_be_loaded_fails_the_revision_at_once_with_its_trace(world: World) -> None:
     await world.start()
     world.contract.refuse = lambda info, template: (
@@ -98,6 +103,7 @@ async def test_handler_that_cannot_be_loaded_fails_the_revision_at_once_with_its
     )
 
 
+@virtual
 async def test_process_that_ends_before_it_is_ready_is_tried_again_then_given_up(world: World) -> None:
     await world.start(attempts=3)
     world.sandbox.dies = lambda info: InstanceExit(code=5, message="it ended with code 5")
@@ -109,6 +115,7 @@ async def test_process_that_ends_before_it_is_ready_is_tried_again_then_given_up
     assert function.status.traffic == ()
 
 
+@virtual
 async def test_one_bad_start_does_not_fail_a_deploy(world: World) -> None:
     await world.start()
     ends = iter([InstanceExit(code=1), None])
@@ -117,6 +124,7 @@ async def test_one_bad_start_does_not_fail_a_deploy(world: World) -> None:
     assert function.status.latest_ready == "hello-00001"
 
 
+@virtual
 async def test_exit_reason_wins_over_a_stream_that_just_ended(world: World) -> None:
     await world.start(attempts=1)
 
@@ -130,6 +138,7 @@ async def test_exit_reason_wins_over_a_stream_that_just_ended(world: World) -> N
     assert ready is not None and ready.reason == "function-out-of-memory"
 
 
+@virtual
 async def test_interrupted_build_goes_on_after_a_restart(world: World) -> None:
     await world.start()
     world.builder.delay = 1000.0
@@ -146,6 +155,7 @@ async def test_interrupted_build_goes_on_after_a_restart(world: World) -> None:
     assert len(world.builder.builds) == 2
 
 
+@virtual
 async def test_crash_between_revision_and_status_does_not_make_a_second_revision(world: World) -> None:
     await world.start()
     broken = asyncio.Event()
@@ -162,6 +172,7 @@ async def test_crash_between_revision_and_status_does_not_make_a_second_revision
     assert not world.has("Revision", "hello-00002")
 
 
+@virtual
 async def test_weights_pinned_revisions_and_tags_are_resolved(world: World) -> None:
     await world.start()
     await world.deploy("hello")
@@ -178,6 +189,7 @@ async def test_weights_pinned_revisions_and_tags_are_resolved(world: World) -> N
     assert [t.revision for t in function.status.traffic] == ["hello-00001", "hello-00003"]
 
 
+@virtual
 async def test_traffic_to_a_revision_that_does_not_exist_changes_nothing(world: World) -> None:
     await world.start()
     await world.deploy("hello")
@@ -187,6 +199,7 @@ async def test_traffic_to_a_revision_that_does_not_exist_changes_nothing(world: 
     assert function.status.traffic[0].revision == "hello-00001"
 
 
+@virtual
 async def test_rollback_is_the_move_of_a_pointer(world: World) -> None:
     await world.start()
     await world.deploy("hello")
@@ -198,6 +211,7 @@ async def test_rollback_is_the_move_of_a_pointer(world: World) -> None:
     assert world.clock.now() - started < 1
 
 
+@virtual
 async def test_gradual_rollout_climbs_from_one_percent_and_a_second_deploy_goes_on_from_there(world: World) -> None:
     await world.start()
     await world.deploy("hello", rollout=20.0)
@@ -221,6 +235,7 @@ async def test_gradual_rollout_climbs_from_one_percent_and_a_second_deploy_goes_
     assert function.status.rollout_started_at == 0
 
 
+@virtual
 async def test_builds_wait_for_each_other(world: World) -> None:
     await world.namespace(builds=1)
     await world.start(builds=2)
@@ -235,6 +250,7 @@ async def test_builds_wait_for_each_other(world: World) -> None:
     assert len(world.builder.builds) == 6
 
 
+@virtual
 async def test_deleted_function_takes_its_revisions_and_instances_along(world: World) -> None:
     await world.start(sweep=1.0)
     await world.deploy("hello", min=1)

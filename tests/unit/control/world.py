@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
 import msgspec
@@ -19,6 +19,7 @@ from fakes import (
     FakeStorage,
     FakeVault,
     LoopClock,
+    VirtualLoop,
 )
 from memory_store import MemoryStore
 
@@ -172,6 +173,25 @@ class World:
             for info in self.control.fleet.instances(namespace)
             if info.state == "ready" and revision in ("", info.revision)
         )
+
+
+def virtual(test: Callable[[World], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    """Runs a test on virtual time, with a world that is stopped afterwards."""
+
+    async def scenario() -> None:
+        world = World()
+        try:
+            await test(world)
+        finally:
+            await world.stop()
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            runner.run(scenario())
+
+    run.__name__ = test.__name__
+    run.__doc__ = test.__doc__
+    return run
 
 
 def condition(function: Function | Revision, type: str) -> Condition | None:

@@ -1,0 +1,429 @@
+"""One call: between a client connection and a link to an instance, both push-based.
+
+It waits for an instance (`assign` or `fail`), streams the body up and the reply down, holds the call's deadline, and
+tells the dispatcher once when it is over.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from septet.dataplane.correlation import request_id, trace_context
+from septet.dataplane.dispatch import CallTarget
+from septet.model.errors import BadReply, ClientGone, FunctionTimeout, InstanceLost, SeptetError
+from septet.ports.contract import Link, ReplyHead, RequestHead, Upload
+from septet.ports.signals import RevisionKey
+from septet.wire.fields import HOP_BY_HOP, cut_lines, lines_are_valid
+from septet.wire.http1 import RequestHeadFacts
+
+if TYPE_CHECKING:
+    from septet.dataplane.front import Front
+
+MAX_ATTEMPTS = 3
+MAX_INFORMATIONAL = 16
+REPLAY = 64 * 1024
+"""So much of a body is remembered until the call began, in case its instance is lost before."""
+
+_OWN_REPLY_NAMES = frozenset({b"x-request-id", b"septet-invocation-id", b"traceparent", *HOP_BY_HOP})
+_NOTED = re.compile(rb"(?i:^|\n)(?i:" + b"|".join(sorted(_OWN_REPLY_NAMES | {b"date"})) + rb"):")
+
+
+class Exchange:
+    """One call. Times are loop times, 0 for what did not happen; `queued_wall` is seconds since the epoch.
+
+    `status` is what the client was told, 499 when it was gone; sizes are of bodies, in bytes.
+    `error` is what went wrong, None for a call that got a whole reply, whatever its status. `on_client_gone`,
+    when set, is called when the client went away before the end.
+    """
+
+    __slots__ = (
+        "_attempts",
+        "_body_done",
+        "_front",
+        "_head",
+        "_held",
+        "_held_size",
+        "_informational",
+        "_on_done",
+        "_over",
+        "_replay",
+        "_reply_paused",
+        "_state",
+        "_up_ended",
+        "_upload",
+        "bytes_in",
+        "bytes_out",
+        "deadline",
+        "ended_at",
+        "error",
+        "first_byte_at",
+        "instance",
+        "invocation",
+        "on_client_gone",
+        "queued_at",
+        "queued_wall",
+        "request_id",
+        "running",
+        "started_at",
+        "status",
+        "target",
+        "traceparent",
+        "tunnel",
+    )
+
+    def __init__(self, front: Front, head: RequestHeadFacts, target: CallTarget) -> None:
+        desk = front.desk
+        self._front = front
+        self._head = head
+        self.target = target
+        self.invocation = desk.ids.invocation()
+        name = self.invocation.encode()
+        self.request_id = request_id(head.fields, name)
+        self.traceparent, self._state = trace_context(head.fields, name, desk.ids)
+        self.queued_at = desk.loop.time()
+        self.queued_wall = time.time()
+        self.started_at = self.first_byte_at = self.ended_at = 0.0
+        self.deadline = math.inf
+        self.bytes_in = self.bytes_out = self.status = 0
+        self.instance = ""
+        self.error: SeptetError | None = None
+        self.on_client_gone: Callable[[], None] | None = None
+        self.running = False
+        self.tunnel = False
+        self._on_done: Callable[[], None] | None = None
+        self._upload: Upload | None = None
+        self._held: list[bytes] = []
+        self._held_size = 0
+        self._replay: list[bytes] | None = []
+        self._body_done = False
+        self._up_ended = False
+        self._reply_paused = False
+        self._over = False
+        self._attempts = 0
+        self._informational = 0
+
+    # -- what the dispatcher reads
+
+    @property
+    def key(self) -> RevisionKey:
+        return self.target.key
+
+    @property
+    def head(self) -> RequestHeadFacts:
+        return self._head
+
+    @property
+    def over(self) -> bool:
+        return self._over
+
+    # -- from the dispatcher: an instance, or none
+
+    def assign(self, link: Link, on_done: Callable[[], None]) -> None:
+        """An instance has room for this call; `on_done` is called once, when it has left it."""
+        if self._over:
+            on_done()
+            return
+        front = self._front
+        now = front.desk.loop.time()
+        self._attempts += 1
+        self._on_done = on_done
+        self.instance = link.instance.id
+        self.started_at = now
+        self.deadline = now + self.target.timeout
+        front.rearm()
+        try:
+            upload = link.begin(self._request(time.time() + self.target.timeout), self)
+        except SeptetError as error:
+            self.failed(error)
+            return
+        if self._over or self._on_done is not on_done:
+            # It was over, or lost, before `begin` returned; an unfinished body goes nowhere.
+            if self._over and not self._body_done:
+                upload.cancel()
+            return
+        self._upload = upload
+        if self._reply_paused:
+            upload.pause()
+        self._send_held()
+
+    def fail(self, error: SeptetError) -> None:
+        """There is no instance for this call."""
+        self._finish(error)
+
+    def _request(self, deadline: float) -> RequestHead:
+        head = self._head
+        return RequestHead(
+            head.method, self.target.path, self._lines(deadline), head.length, self.invocation, deadline, head.upgrade
+        )
+
+    def _lines(self, deadline: float) -> bytes:
+        head, target, peer = self._head, self.target, self._front.peer
+        lines = head.lines
+        route = target.route
+        if target.cut or route.drop:
+            lines = cut_lines(lines, target.cut | route.drop)
+        if route.rename:
+            lines = rename_lines(lines, dict(route.rename))
+        host, fields = head.host, head.fields
+        forwarded, proto = peer.host.encode(), b"https" if peer.listener.secure else b"http"
+        if peer.trusted:
+            before = b", ".join(fields.all(b"x-forwarded-for"))
+            forwarded = b", ".join(part for part in (before, forwarded) if part)
+            proto = fields.get(b"x-forwarded-proto") or proto
+            host = fields.get(b"x-forwarded-host") or host
+        return (
+            b"%b%bseptet-invocation-id: %b\r\nseptet-deadline: %d\r\ntraceparent: %b\r\n%bx-request-id: %b\r\n"
+            b"x-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\n"
+        ) % (
+            lines,
+            target.lines,
+            self.invocation.encode(),
+            deadline * 1000,
+            self.traceparent,
+            b"tracestate: %b\r\n" % self._state if self._state else b"",
+            self.request_id,
+            forwarded,
+            proto,
+            host,
+        )
+
+    def _send_held(self) -> None:
+        upload, front = self._upload, self._front
+        if upload is None:
+            return
+        held, self._held = self._held, []
+        self._held_size = 0
+        for chunk in held:
+            upload.write(chunk)
+            if self._over:
+                return
+        if self._body_done:
+            self._end_upload()
+        elif self._head.expect and not self.bytes_in and front.answer is not None:
+            front.answer.informational(100)
+        if not self._over:
+            front.resume_body()
+
+    def _end_upload(self) -> None:
+        """An upload that may become a tunnel stays open until the reply says otherwise."""
+        if self._upload is not None and not self._up_ended and not (self._head.upgrade and not self._answered()):
+            self._up_ended = True
+            self._upload.end()
+
+    def _answered(self) -> bool:
+        answer = self._front.answer
+        return answer is not None and answer.started
+
+    # -- from the client
+
+    def body(self, chunk: bytes) -> None:
+        self.bytes_in += len(chunk)
+        if self._replay is not None and not self.tunnel:
+            self._replay.append(chunk)
+            if self.bytes_in > REPLAY:
+                self._replay = None
+        if self._upload is not None:
+            self._upload.write(chunk)
+            return
+        self._held.append(chunk)
+        self._held_size += len(chunk)
+        if self._held_size >= self._front.desk.settings.early_body:
+            self._front.pause_body()
+
+    def body_end(self) -> None:
+        self._body_done = True
+        self._end_upload()
+
+    def broken(self, error: SeptetError) -> None:
+        self._finish(error, cancel=True)
+
+    def client_gone(self) -> None:
+        self._finish(ClientGone("the client closed the connection"), cancel=True)
+        if self.on_client_gone is not None:
+            self.on_client_gone()
+
+    def expired(self) -> None:
+        timeout = self.target.timeout
+        self._finish(
+            FunctionTimeout(
+                f"the function did not answer within {timeout:g} s",
+                hint="raise limits.timeout, or make the function faster",
+                limit=f"timeout {timeout:g} s",
+            ),
+            cancel=True,
+        )
+
+    def pause_reply(self) -> None:
+        self._reply_paused = True
+        if self._upload is not None:
+            self._upload.pause()
+
+    def resume_reply(self) -> None:
+        self._reply_paused = False
+        if self._upload is not None:
+            self._upload.resume()
+
+    # -- from the instance (ports/contract.Reply)
+
+    def started(self) -> None:
+        self.running = True
+        self._replay = None
+
+    def informational(self, status: int, lines: bytes) -> None:
+        if self._over:
+            return
+        self._informational += 1
+        if self._informational > MAX_INFORMATIONAL:
+            self._bad_reply(
+                f"the function sent more than {MAX_INFORMATIONAL} heads before the final one",
+                f"informational {MAX_INFORMATIONAL}",
+            )
+        elif not 102 <= status < 200 or not lines_are_valid(lines):
+            self._bad_reply("the function sent an informational head that is not valid")
+        elif self._front.answer is not None:
+            self._front.answer.informational(status, lines)
+
+    def head(self, head: ReplyHead) -> None:
+        answer = self._front.answer
+        if self._over or answer is None:
+            return
+        self.started()
+        status = head.status
+        if answer.started or not (200 <= status <= 599 or status == 101) or not lines_are_valid(head.lines):
+            self._bad_reply("the head of the function's answer is not valid")
+            return
+        self.first_byte_at = self._front.desk.loop.time()
+        lines = self._reply_lines(head.lines)
+        if status == 101:
+            self._switch(head, lines)
+            return
+        answer.head(status, lines, head.length)
+        if self._body_done:
+            self._end_upload()
+
+    def data(self, chunk: bytes) -> None:
+        answer = self._front.answer
+        if self._over or answer is None:
+            return
+        if not answer.started:
+            self._bad_reply("the function sent a body before a head")
+        elif not answer.data(chunk):
+            self._bad_reply("the function sent more than its Content-Length")
+
+    def end(self) -> None:
+        answer = self._front.answer
+        if self._over or answer is None:
+            return
+        if not answer.started:
+            self._bad_reply("the function ended its answer without a head")
+        elif not answer.end():
+            self._bad_reply("the function sent less than its Content-Length")
+        else:
+            self._finish(None, cancel=not self._up_ended)
+
+    def failed(self, error: SeptetError) -> None:
+        if self._over:
+            return
+        if isinstance(error, InstanceLost) and self._may_move():
+            self._move()
+        else:
+            self._finish(error)
+
+    def pause_upload(self) -> None:
+        if not self._over:
+            self._front.pause_body()
+
+    def resume_upload(self) -> None:
+        if not self._over:
+            self._front.resume_body()
+
+    # -- inside
+
+    def _switch(self, head: ReplyHead, lines: bytes) -> None:
+        answer = self._front.answer
+        if not self._head.upgrade or answer is None:
+            self._bad_reply("the function switched protocols without being asked")
+            return
+        self.tunnel = True
+        self._body_done = False
+        self.deadline = math.inf
+        answer.switch(lines, head.upgrade or self._head.upgrade)
+        self._front.tunnel()
+
+    def _reply_lines(self, lines: bytes) -> bytes:
+        """The function's lines without those that are the platform's, and the platform's."""
+        noted = {name.lower().strip(b"\n:") for name in _NOTED.findall(lines)}
+        if noted - {b"date"}:
+            lines = cut_lines(lines, _OWN_REPLY_NAMES)
+        own = b"%bX-Request-Id: %b\r\nSeptet-Invocation-Id: %b\r\ntraceparent: %b\r\n%b" % (
+            lines,
+            self.request_id,
+            self.invocation.encode(),
+            self.traceparent,
+            b"" if b"date" in noted else self._front.desk.date(),
+        )
+        extra = self.target.route.reply_lines
+        return own + extra.replace(b"{invocation}", self.invocation.encode()) if extra else own
+
+    def _bad_reply(self, message: str, limit: str = "") -> None:
+        self._finish(BadReply(message, hint="answer as HTTP/1.1 asks", limit=limit), cancel=True)
+
+    def _may_move(self) -> bool:
+        """Nothing of the call ran, and all that was sent of its body is still here."""
+        return not self.running and self._replay is not None and self._attempts < MAX_ATTEMPTS
+
+    def _move(self) -> None:
+        """The instance was lost before it began: another one gets the call from the start."""
+        self._held = list(self._replay or ())
+        self._held_size = self.bytes_in
+        self._upload = None
+        self._up_ended = False
+        self.deadline = math.inf
+        self.instance = ""
+        self.started_at = 0.0
+        on_done, self._on_done = self._on_done, None
+        self._front.rearm()
+        if on_done is not None:
+            on_done()
+        self._front.desk.dispatcher.submit(self, True)
+
+    def _finish(self, error: SeptetError | None, cancel: bool = False) -> None:
+        """Once: the client gets its end, then the instance is free again, then the connection goes on."""
+        if self._over:
+            return
+        self._over = True
+        front = self._front
+        self.ended_at = front.desk.loop.time()
+        self.error = error
+        upload, self._upload = self._upload, None
+        self._held, self._replay = [], None
+        if upload is not None and cancel:
+            upload.cancel()
+        answer = front.answer
+        if error is not None:
+            front.refuse(error, self.target.route.render_error, self.invocation, self._reply_lines(b""))
+        if answer is not None and not isinstance(error, ClientGone):
+            self.status, self.bytes_out = answer.status, answer.sent
+        else:
+            self.status, self.bytes_out = 499, answer.sent if answer is not None else 0
+        on_done, self._on_done = self._on_done, None
+        dispatcher = front.desk.dispatcher
+        if on_done is not None:
+            on_done()
+        elif isinstance(error, ClientGone):
+            dispatcher.withdraw(self)
+        dispatcher.finished(self)
+        front.finished()
+
+
+def rename_lines(lines: bytes, names: dict[bytes, bytes]) -> bytes:
+    """A valid block with header names changed; `names` maps lower-case old to new."""
+    out = []
+    for line in lines.split(b"\r\n")[:-1]:
+        name, _, value = line.partition(b":")
+        out.append(b"%b:%b\r\n" % (names.get(name.lower(), name), value))
+    return b"".join(out)

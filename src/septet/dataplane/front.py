@@ -1,0 +1,586 @@
+"""Client connections: heads are checked, bodies are framed, one request at a time is served.
+
+Callbacks only: no task, future, timer or log line for a call. Memory is bounded by pausing: a body that nobody takes
+stops the reading, a client that takes nothing stops the reply.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import socket
+import struct
+from enum import Enum
+from typing import cast
+
+from septet.dataplane.answer import Answer, DateLine
+from septet.dataplane.asgi import ControlExchange
+from septet.dataplane.correlation import PLATFORM_NAMES, PLATFORM_PREFIXES
+from septet.dataplane.deadlines import Deadlines
+from septet.dataplane.dispatch import CallTarget, ControlTarget, Dispatcher, ListenerFacts, Loop, Peer, Refusal, Waits
+from septet.dataplane.exchange import Exchange
+from septet.dataplane.ids import IdSource
+from septet.model.errors import MalformedRequest, PayloadTooLarge, PlatformError, RequestTimeout, SeptetError
+from septet.wire.callroute import ErrorReply, RenderError
+from septet.wire.chunked import ChunkedDecoder
+from septet.wire.fields import Fields, FieldsCache, parse_request_fields
+from septet.wire.http1 import RequestHeadFacts, incomplete_head_error, parse_request_head
+from septet.wire.problem import render_problem
+
+
+class Reading(Enum):
+    """What the next bytes from the client are."""
+
+    HEAD = 1
+    LENGTH = 2
+    CHUNKED = 3
+    NOTHING = 4
+    TUNNEL = 5
+    DISCARD = 6
+
+
+def _parse_fields(block: bytes) -> Fields:
+    return parse_request_fields(block, PLATFORM_NAMES, PLATFORM_PREFIXES)
+
+
+class FrontDesk:
+    """What the connections of one listener share."""
+
+    def __init__(self, loop: Loop, dispatcher: Dispatcher, facts: ListenerFacts) -> None:
+        self.loop = loop
+        self.dispatcher = dispatcher
+        self.facts = facts
+        self.settings = facts.settings
+        self.deadlines = Deadlines(loop)
+        self.ids = IdSource()
+        self.date = DateLine()
+        self.parse = FieldsCache(_parse_fields)
+        self.connections: set[Front] = set()
+        self.draining = False
+        self.on_empty: asyncio.Event = asyncio.Event()
+
+    def __call__(self) -> Front:
+        """The protocol factory."""
+        return Front(self)
+
+
+class Front(asyncio.Protocol):
+    """One client connection."""
+
+    __slots__ = (
+        "_body_due",
+        "_body_seen",
+        "_buffer",
+        "_chunks",
+        "_closing",
+        "_eof",
+        "_half_due",
+        "_half_sent",
+        "_left",
+        "_limit",
+        "_paused",
+        "_reading",
+        "_receiver",
+        "_scanned",
+        "_taken",
+        "_working",
+        "_write_paused",
+        "answer",
+        "bucket",
+        "desk",
+        "peer",
+        "transport",
+        "when",
+    )
+
+    def __init__(self, desk: FrontDesk) -> None:
+        self.desk = desk
+        self.when = math.inf
+        self.bucket = 0
+        self.answer: Answer | None = None
+        self.peer = Peer(desk.facts, "", 0, False)
+        self.transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self._buffer = b""
+        self._scanned = 0
+        self._reading = Reading.HEAD
+        self._receiver: Waits | None = None
+        self._chunks: ChunkedDecoder | None = None
+        self._left = 0
+        self._limit = 0
+        self._taken = 0
+        self._working = False
+        self._paused = False
+        self._write_paused = False
+        self._closing = False
+        self._eof = False
+        self._body_due = math.inf
+        self._body_seen = 0
+        self._half_due = math.inf
+        self._half_sent = 0
+
+    # -- asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        address = transport.get_extra_info("peername")
+        host, port = (address[0], address[1]) if isinstance(address, tuple) else ("", 0)
+        self.peer = Peer(self.desk.facts, host, port, self.desk.facts.trusts(host))
+        self.desk.connections.add(self)
+        if len(self.desk.connections) > self.desk.settings.max_connections or self.desk.draining:
+            self.transport.abort()
+            return
+        self._arm(self.desk.loop.time() + self.desk.settings.head_timeout)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer = self._buffer + data if self._buffer else data
+        self._work()
+
+    def eof_received(self) -> bool:
+        """A half-closed client still gets its answer, but one that is gone looks the same at first."""
+        if self._receiver is None or self._reading is not Reading.NOTHING:
+            if self._reading is Reading.TUNNEL and self._receiver is not None:
+                self._receiver.body_end()
+                return not self.secure
+            return False
+        self._eof = True
+        self._half_due = self.desk.loop.time() + self.desk.settings.half_close_grace
+        self._half_sent = self.answer.sent if self.answer else 0
+        self.rearm()
+        return not self.secure
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._closing = True
+        self.desk.deadlines.drop(self)
+        self.desk.connections.discard(self)
+        if not self.desk.connections:
+            self.desk.on_empty.set()
+        receiver, self._receiver = self._receiver, None
+        self._buffer = b""
+        if receiver is not None:
+            receiver.client_gone()
+
+    def pause_writing(self) -> None:
+        self._write_paused = True
+        if self._receiver is not None:
+            self._receiver.pause_reply()
+
+    def resume_writing(self) -> None:
+        self._write_paused = False
+        if self._receiver is not None:
+            self._receiver.resume_reply()
+        else:
+            self._work()
+
+    # -- the receiver's side
+
+    @property
+    def secure(self) -> bool:
+        return self.desk.facts.secure
+
+    @property
+    def write_paused(self) -> bool:
+        return self._write_paused
+
+    @property
+    def body_complete(self) -> bool:
+        return self._reading in (Reading.NOTHING, Reading.HEAD)
+
+    def pause_body(self) -> None:
+        """Read no more of the body: nobody takes it."""
+        if not self._paused and not self._closing:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def resume_body(self) -> None:
+        if self._paused and not self._closing:
+            self._paused = False
+            self._body_due = math.inf
+            self.transport.resume_reading()
+            self.rearm()
+
+    def tunnel(self) -> None:
+        """From now on every byte is the other protocol's."""
+        self._reading = Reading.TUNNEL
+        self._touch_tunnel(self.desk.loop.time())
+        self.rearm()
+        self._work()
+
+    def rearm(self) -> None:
+        """The receiver's deadline, or one of the connection's own, moved."""
+        receiver = self._receiver
+        when = min(self._body_due, self._half_due, receiver.deadline if receiver else math.inf)
+        self._arm(when)
+
+    def refuse(self, error: SeptetError, render: RenderError, invocation: str, lines: bytes) -> None:
+        """Answers with an error, or, when an answer already began, cuts it off so that the client notices."""
+        answer = self.answer
+        if self._closing or answer is None:
+            return
+        if answer.started:
+            self.cut()
+            return
+        if error.stage == "route" and isinstance(error, MalformedRequest):
+            answer.keep_alive = False
+        reply = rendered(render, error, invocation)
+        if not self._keeps_after_body():
+            answer.keep_alive = False
+        answer.error(reply, lines + self.desk.date())
+
+    def cut(self) -> None:
+        """Ends a response that cannot be completed in a way that the client sees as truncated."""
+        if self._closing:
+            return
+        answer = self.answer
+        if answer is not None and answer.until_close:
+            # Only a reset tells a body that ends with the connection from a whole one.
+            self._reset()
+        self._closing = True
+        if answer is not None and answer.until_close:
+            self.transport.abort()
+        else:
+            self._close_softly()
+
+    def finished(self) -> None:
+        """The receiver is done; what follows depends on the answer and on what the client still sends."""
+        answer, self.answer = self.answer, None
+        self._receiver = None
+        self._half_due = self._body_due = math.inf
+        if self._closing:
+            return
+        if self._paused:
+            self._paused = False
+            self.transport.resume_reading()
+        if answer is None or not answer.complete or not answer.keep_alive or self.desk.draining:
+            self._end()
+        elif self._eof and not self._buffer:
+            self._close_softly()
+        elif self._reading is Reading.NOTHING:
+            self._next()
+        elif self._keeps_after_body():
+            self._arm(self.desk.loop.time() + self.desk.settings.linger)
+        else:
+            self._end()
+
+    # -- draining
+
+    def drain(self) -> None:
+        """Closes when nothing is in progress; what runs ends with its connection."""
+        if self._receiver is None and not self._closing:
+            self._end()
+        elif self.answer is not None and not self.answer.started:
+            self.answer.keep_alive = False
+
+    def abort(self) -> None:
+        self.transport.abort()
+
+    # -- reading
+
+    def _work(self) -> None:
+        """Works through what was received; a reply that comes at once must not recurse into here."""
+        if self._working:
+            return
+        self._working = True
+        try:
+            while self._buffer and not self._closing and self._step():
+                pass
+        finally:
+            self._working = False
+
+    def _step(self) -> bool:
+        """Takes one thing from the buffer; False when it must wait."""
+        reading = self._reading
+        if reading is Reading.HEAD:
+            return not self._write_paused and self._read_head()
+        if reading is Reading.LENGTH:
+            self._read_length()
+        elif reading is Reading.CHUNKED:
+            self._read_chunks()
+        elif reading is Reading.TUNNEL:
+            data, self._buffer = self._buffer, b""
+            self._taken += len(data)
+            if self._receiver is not None:
+                self._receiver.body(data)
+        elif reading is Reading.DISCARD:
+            self._buffer = b""
+        else:
+            if len(self._buffer) > self.desk.settings.pipeline:
+                self.pause_body()
+            return False
+        return True
+
+    def _read_head(self) -> bool:
+        data = self._buffer
+        if data[:2] == b"\r\n":
+            # An empty line left over after the previous body is allowed (RFC 9112 section 2.2).
+            data = self._buffer = data[2:]
+            self._scanned = 0
+        end = data.find(b"\r\n\r\n", max(0, self._scanned - 3))
+        if end < 0:
+            error = incomplete_head_error(data, self._scanned)
+            if error is not None:
+                self._bad_head(error)
+            elif not self._scanned and data:
+                self._arm(self.desk.loop.time() + self.desk.settings.head_timeout)
+            self._scanned = len(data)
+            return False
+        self._scanned = 0
+        self._buffer = data[end + 4 :]
+        try:
+            head = parse_request_head(data[: end + 2], self.desk.parse)
+        except SeptetError as error:
+            self._bad_head(error)
+            return False
+        self._begin(head)
+        return True
+
+    def _bad_head(self, error: SeptetError) -> None:
+        self.answer = Answer(self.transport, b"GET", 1, False)
+        self._reading = Reading.DISCARD
+        self._buffer = b""
+        self.refuse(error, render_problem, "", b"")
+        self.finished()
+
+    def _begin(self, head: RequestHeadFacts) -> None:
+        self.answer = Answer(self.transport, head.method, head.minor, head.keep_alive and not self.desk.draining)
+        if head.chunked:
+            self._reading = Reading.CHUNKED
+            self._chunks = ChunkedDecoder()
+        elif head.length:
+            self._reading = Reading.LENGTH
+            self._left = head.length
+        else:
+            self._reading = Reading.NOTHING
+        self._taken = 0
+        try:
+            target: CallTarget | ControlTarget | Refusal = self.desk.dispatcher.route(head, self.peer)
+        except SeptetError as error:
+            target = Refusal(error)
+        if isinstance(target, Refusal):
+            self._refuse_request(head, target)
+            return
+        self._limit = target.request_body
+        if head.length is not None and head.length > self._limit:
+            render = target.route.render_error if isinstance(target, CallTarget) else target.render_error
+            self._refuse_request(head, Refusal(too_large(self._limit), render))
+            return
+        if isinstance(target, CallTarget):
+            exchange = Exchange(self, head, target)
+            self._receiver = exchange
+            self._begin_body()
+            self.desk.dispatcher.submit(exchange, False)
+        else:
+            control = ControlExchange(self, head, target)
+            self._receiver = control
+            self._begin_body()
+            control.start()
+
+    def _begin_body(self) -> None:
+        if self._reading is Reading.NOTHING:
+            if self._eof:
+                self._half_due = self.desk.loop.time() + self.desk.settings.half_close_grace
+            self.rearm()
+            return
+        self._body_seen = 0
+        self._body_due = self.desk.loop.time() + self.desk.settings.body_window
+        self.rearm()
+
+    def _refuse_request(self, head: RequestHeadFacts, refusal: Refusal) -> None:
+        if head.expect and not self._buffer and self._reading is not Reading.NOTHING and self.answer:
+            # The client may or may not send its body after this answer, so the connection cannot go on.
+            self.answer.keep_alive = False
+        self.refuse(refusal.error, refusal.render_error, "", b"")
+        self.finished()
+
+    def _read_length(self) -> None:
+        data = self._buffer
+        if len(data) > self._left:
+            data, self._buffer = data[: self._left], data[self._left :]
+        else:
+            self._buffer = b""
+        self._left -= len(data)
+        self._taken += len(data)
+        receiver = self._receiver
+        if receiver is not None:
+            receiver.body(data)
+        if not self._left:
+            self._body_complete()
+
+    def _read_chunks(self) -> None:
+        chunks = self._chunks
+        data, self._buffer = self._buffer, b""
+        if chunks is None:
+            return
+        try:
+            pieces = chunks.feed(data)
+        except SeptetError as error:
+            self._break(error)
+            return
+        if chunks.done:
+            self._buffer = chunks.rest
+        receiver = self._receiver
+        for piece in pieces:
+            self._taken += len(piece)
+            if self._taken > self._limit:
+                self._break(too_large(self._limit))
+                return
+            if receiver is not None:
+                receiver.body(piece)
+        if chunks.done:
+            self._chunks = None
+            self._body_complete()
+
+    def _body_complete(self) -> None:
+        self._body_due = math.inf
+        self._reading = Reading.NOTHING
+        if self._receiver is not None:
+            self._receiver.body_end()
+        elif self.answer is None:
+            self._next()
+
+    def _break(self, error: SeptetError) -> None:
+        """The request cannot be read to its end."""
+        self._reading = Reading.DISCARD
+        self._buffer = b""
+        receiver = self._receiver
+        if self.answer is not None:
+            self.answer.keep_alive = False
+        if receiver is not None:
+            receiver.broken(error)
+        else:
+            self._end()
+
+    def _next(self) -> None:
+        """The connection waits for another request, which may have come already."""
+        self._reading = Reading.HEAD
+        self._scanned = 0
+        self._arm(self.desk.loop.time() + self.desk.settings.idle_timeout)
+        if self._buffer:
+            self._work()
+        if self._eof and self._receiver is None and self._reading is Reading.HEAD:
+            self._close_softly()
+
+    def _keeps_after_body(self) -> bool:
+        """Whether the rest of the body is small enough to read and drop."""
+        if self._reading is Reading.LENGTH:
+            return self._left <= self.desk.settings.drain_body
+        return self._reading is Reading.NOTHING
+
+    # -- ending
+
+    def _end(self) -> None:
+        """Closes after everything was sent, reading on for a while when the client may still be sending."""
+        if self._closing:
+            return
+        if self._reading in (Reading.NOTHING, Reading.HEAD) and not self._buffer:
+            self._close_softly()
+            return
+        self._reading = Reading.DISCARD
+        self._buffer = b""
+        if self.secure or not self.transport.can_write_eof() or self._eof:
+            self._close_softly()
+            return
+        self.transport.write_eof()
+        self._arm(self.desk.loop.time() + self.desk.settings.linger)
+
+    def _close_softly(self) -> None:
+        self._closing = True
+        self._arm(self.desk.loop.time() + self.desk.settings.flush_timeout)
+        self.transport.close()
+
+    def _reset(self) -> None:
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None and sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    # -- deadlines
+
+    def _arm(self, when: float) -> None:
+        self.desk.deadlines.arm(self, when)
+
+    def expired(self, now: float) -> None:
+        """Called by Deadlines when `when` has passed."""
+        receiver = self._receiver
+        if self._closing or self._reading is Reading.DISCARD:
+            self.transport.abort()
+        elif receiver is None:
+            self._expired_idle()
+        elif receiver.deadline <= now:
+            receiver.expired()
+        elif self._half_due <= now and self._is_gone(now):
+            self._receiver = None
+            self.transport.abort()
+            receiver.client_gone()
+        elif self._body_due <= now and self._is_slow(now):
+            if self._reading is Reading.TUNNEL:
+                self.transport.abort()
+            else:
+                self._break(slow_body(self.desk.settings.body_rate))
+        else:
+            self.rearm()
+
+    def _expired_idle(self) -> None:
+        if self._buffer and self._reading is Reading.HEAD and not self._write_paused:
+            limit = self.desk.settings.head_timeout
+            self._bad_head(
+                RequestTimeout(
+                    f"the head of the request was not complete within {limit:g} s",
+                    hint="send the request at once",
+                    limit=f"head_timeout {limit:g} s",
+                )
+            )
+        elif self._write_paused:
+            self.transport.abort()
+        else:
+            self._buffer = b""
+            self._close_softly()
+
+    def _is_gone(self, now: float) -> bool:
+        """After a half close: nothing was sent since, so nothing shows that the client is still there."""
+        sent = self.answer.sent if self.answer else 0
+        if sent == self._half_sent:
+            return True
+        self._half_sent = sent
+        self._half_due = now + self.desk.settings.half_close_grace
+        return False
+
+    def _is_slow(self, now: float) -> bool:
+        if self._reading is Reading.TUNNEL:
+            moved = self._taken + (self.answer.sent if self.answer else 0)
+            if moved == self._body_seen:
+                return True
+            self._touch_tunnel(now)
+            return False
+        settings = self.desk.settings
+        brought = self._taken - self._body_seen
+        self._body_seen = self._taken
+        self._body_due = now + settings.body_window
+        return not self._paused and brought < settings.body_rate * settings.body_window
+
+    def _touch_tunnel(self, now: float) -> None:
+        self._body_seen = self._taken + (self.answer.sent if self.answer else 0)
+        self._body_due = now + self.desk.settings.tunnel_idle
+
+
+def rendered(render: RenderError, error: SeptetError, invocation: str) -> ErrorReply:
+    """An API's own rendering; when that fails, the front's, so that an answer always goes out."""
+    try:
+        return render(error, invocation)
+    except Exception as broken:
+        internal = PlatformError(f"an error could not be shown: {broken!r}", hint=f"the error was {error.code}")
+        return render_problem(internal, invocation)
+
+
+def too_large(limit: int) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"the body of the request has more than {limit} bytes",
+        hint="send less, or raise limits.request_body",
+        limit=f"request_body {limit} bytes",
+    )
+
+
+def slow_body(rate: float) -> RequestTimeout:
+    return RequestTimeout(
+        f"the body of the request came slower than {rate:g} bytes a second",
+        hint="send the body faster",
+        limit=f"body_rate {rate:g} bytes/s",
+    )

@@ -158,7 +158,8 @@ def test_fixed_policy_looks_at_no_load() -> None:
 
 def test_defaults_are_those_of_the_table() -> None:
     settings = autoscale.settings_of(Scale(), 0)
-    assert (settings.total, settings.target) == (100.0, pytest.approx(70.0))
+    assert settings.total == 100.0
+    assert settings.target == pytest.approx(70.0)
     assert (settings.window, settings.panic_window, settings.panic_threshold) == (60, 6, 2.0)
     assert (settings.max_up_rate, settings.max_down_rate, settings.grace) == (1000.0, 2.0, 30.0)
     assert autoscale.settings_of(Scale(policy="rps"), 0).target == pytest.approx(140.0)

@@ -8,7 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
-from septet.dataplane.correlation import request_id
+from septet.dataplane.correlation import PLATFORM_PREFIXES, request_id
 from septet.dataplane.dispatch import ControlTarget, Message, Scope
 from septet.model.errors import PlatformError, SeptetError
 from septet.wire.fields import HOP_BY_HOP, encode_lines
@@ -33,11 +33,10 @@ class ControlExchange:
         self._request_id = request_id(head.fields, self._invocation.encode())
         self._chunks: deque[bytes] = deque()
         self._held = 0
-        self._body_done = False
+        self._body_done = head.length == 0
         self._told_end = False
         self._gone = False
         self._over = False
-        self._continue = head.expect
         self._arrived = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
@@ -54,7 +53,6 @@ class ControlExchange:
     def body(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
         self._held += len(chunk)
-        self._continue = False
         self._arrived.set()
         if self._held >= self._front.desk.settings.early_body:
             self._front.pause_body()
@@ -121,7 +119,12 @@ class ControlExchange:
 
     def _headers(self) -> list[tuple[bytes, bytes]]:
         head = self._head
-        pairs = [pair for pair in head.fields.pairs if pair[0] not in _CUT and pair[0] != b"host"]
+        refused: tuple[bytes, ...] = (b"septet-",) if self._front.peer.trusted else PLATFORM_PREFIXES
+        pairs = [
+            pair
+            for pair in head.fields.pairs
+            if pair[0] not in _CUT and pair[0] != b"host" and not pair[0].startswith(refused)
+        ]
         if head.host:
             pairs.insert(0, (b"host", head.host))
         pairs.append((b"x-request-id", self._request_id))
@@ -136,10 +139,8 @@ class ControlExchange:
         return (str(address), None) if address else None
 
     async def _receive(self) -> Message:
-        if self._continue:
-            self._continue = False
-            if self._front.answer is not None and not self._over:
-                self._front.answer.informational(100)
+        if not self._over and not self._chunks:
+            self._front.send_continue()
         while not (self._chunks or self._gone or self._over or (self._body_done and not self._told_end)):
             self._arrived.clear()
             await self._arrived.wait()

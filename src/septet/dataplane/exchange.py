@@ -99,7 +99,7 @@ class Exchange:
         self._held: list[bytes] = []
         self._held_size = 0
         self._replay: list[bytes] | None = []
-        self._body_done = False
+        self._body_done = head.length == 0
         self._up_ended = False
         self._reply_paused = False
         self._over = False
@@ -113,7 +113,7 @@ class Exchange:
         return self.target.key
 
     @property
-    def head(self) -> RequestHeadFacts:
+    def request(self) -> RequestHeadFacts:
         return self._head
 
     @property
@@ -142,7 +142,9 @@ class Exchange:
             return
         if self._over or self._on_done is not on_done:
             # It was over, or lost, before `begin` returned; an unfinished body goes nowhere.
-            if self._over and not self._body_done:
+            if self._over and self.error is None and self._head.length == 0:
+                upload.end()
+            elif self._over:
                 upload.cancel()
             return
         self._upload = upload
@@ -203,8 +205,8 @@ class Exchange:
                 return
         if self._body_done:
             self._end_upload()
-        elif self._head.expect and not self.bytes_in and front.answer is not None:
-            front.answer.informational(100)
+        else:
+            front.send_continue()
         if not self._over:
             front.resume_body()
 

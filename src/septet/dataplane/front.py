@@ -74,6 +74,7 @@ class Front(asyncio.Protocol):
         "_chunks",
         "_closing",
         "_eof",
+        "_expects",
         "_half_due",
         "_half_sent",
         "_left",
@@ -108,6 +109,7 @@ class Front(asyncio.Protocol):
         self._left = 0
         self._limit = 0
         self._taken = 0
+        self._expects = False
         self._working = False
         self._paused = False
         self._write_paused = False
@@ -197,6 +199,12 @@ class Front(asyncio.Protocol):
             self._body_due = math.inf
             self.transport.resume_reading()
             self.rearm()
+
+    def send_continue(self) -> None:
+        """The body is wanted: a client that waits to hear so is told, once."""
+        if self._expects and not self._taken and self.answer is not None:
+            self.answer.informational(100)
+        self._expects = False
 
     def tunnel(self) -> None:
         """From now on every byte is the other protocol's."""
@@ -351,17 +359,18 @@ class Front(asyncio.Protocol):
         else:
             self._reading = Reading.NOTHING
         self._taken = 0
+        self._expects = head.expect
         try:
             target: CallTarget | ControlTarget | Refusal = self.desk.dispatcher.route(head, self.peer)
         except SeptetError as error:
             target = Refusal(error)
         if isinstance(target, Refusal):
-            self._refuse_request(head, target)
+            self._refuse_request(target)
             return
         self._limit = target.request_body
         if head.length is not None and head.length > self._limit:
             render = target.route.render_error if isinstance(target, CallTarget) else target.render_error
-            self._refuse_request(head, Refusal(too_large(self._limit), render))
+            self._refuse_request(Refusal(too_large(self._limit), render))
             return
         if isinstance(target, CallTarget):
             exchange = Exchange(self, head, target)
@@ -384,10 +393,7 @@ class Front(asyncio.Protocol):
         self._body_due = self.desk.loop.time() + self.desk.settings.body_window
         self.rearm()
 
-    def _refuse_request(self, head: RequestHeadFacts, refusal: Refusal) -> None:
-        if head.expect and not self._buffer and self._reading is not Reading.NOTHING and self.answer:
-            # The client may or may not send its body after this answer, so the connection cannot go on.
-            self.answer.keep_alive = False
+    def _refuse_request(self, refusal: Refusal) -> None:
         self.refuse(refusal.error, refusal.render_error, "", b"")
         self.finished()
 
@@ -460,7 +466,9 @@ class Front(asyncio.Protocol):
             self._close_softly()
 
     def _keeps_after_body(self) -> bool:
-        """Whether the rest of the body is small enough to read and drop."""
+        """Whether the rest of the body is small enough to read and drop, and sure to come."""
+        if self._expects and not self._taken and not self._buffer:
+            return self._reading is Reading.NOTHING
         if self._reading is Reading.LENGTH:
             return self._left <= self.desk.settings.drain_body
         return self._reading is Reading.NOTHING

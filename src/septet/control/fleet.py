@@ -13,6 +13,7 @@ import msgspec
 
 from septet.control import life
 from septet.control.birth import Birth
+from septet.control.exits import Exits
 from septet.control.launch import LABEL_UID
 from septet.control.mirror import Mirror
 from septet.control.settings import ControlSettings
@@ -97,6 +98,7 @@ class Fleet:
         self._listeners: list[Callable[[InstanceEvent], None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._outcome: Outcome | None = None
+        self.exits = Exits()
 
     def report_to(self, outcome: Outcome) -> None:
         self._outcome = outcome
@@ -151,6 +153,8 @@ class Fleet:
     def on_event(self, event: InstanceEvent) -> None:
         """The handler for `Sandbox.open`; instances that are not ours (build tasks) are passed over."""
         id = event.instance.id
+        if event.instance.state == "stopped" and event.instance.exit is not None:
+            self.exits.note(id, event.instance.exit)
         if id not in self._members:
             return
         if event.instance.state in ("running", "ready"):
@@ -220,6 +224,8 @@ class Fleet:
             self._pool.add(member.key, member.link, self._birth.concurrency(member.revision))
         elif instruction == "drain":
             self._spawn(self._drain(member))
+        elif instruction == "bury":
+            self._spawn(self._bury(member))
         elif instruction in ("stop", "kill"):
             self._spawn(self._stop(member, self._settings.stop_grace if instruction == "stop" else 0.0))
         elif instruction == "forget":
@@ -322,6 +328,15 @@ class Fleet:
             idle = self._pool.running(member.key, member.id) == 0
         self._handle(member.id, life.Idle())
 
+    async def _bury(self, member: Member) -> None:
+        """Its link broke, so it is probably dead: the sandbox gets the time to say why before it is asked to kill."""
+        self._pool.remove(member.key, member.id)
+        deadline = self._clock.now() + EXIT_PATIENCE
+        while member.phase != "gone" and self._clock.now() < deadline:
+            await self._clock.sleep(POLL)
+        if member.phase != "gone":
+            await self._stop(member, 0.0)
+
     async def _stop(self, member: Member, grace: float) -> None:
         """Asks the sandbox until it does it; a launch that is under way is waited for, so that none escapes."""
         if member.birth is not None and member.birth is not asyncio.current_task():
@@ -363,7 +378,11 @@ class Fleet:
     def _tell(self, member: Member) -> None:
         event = InstanceEvent(instance=member.info, at=self._clock.wall())
         for listener in list(self._listeners):
-            listener(event)
+            try:
+                listener(event)
+            except Exception:
+                log.exception("a listener to instances failed and hears no more")
+                self._listeners.remove(listener)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(self._guarded(work))

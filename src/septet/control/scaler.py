@@ -15,7 +15,7 @@ from septet.control.settings import ControlSettings
 from septet.control.standing import Standing
 from septet.model.errors import CallerError, InitFailed, NodeFull, NotFound, QuotaExceeded, SeptetError, Unavailable
 from septet.model.function import Function, Revision
-from septet.model.instance import ColdReason
+from septet.model.instance import ColdReason, InstanceExit
 from septet.policy import admission, autoscale, keepalive
 from septet.ports.clock import Clock
 from septet.ports.signals import Load, Pool, RevisionKey
@@ -72,6 +72,9 @@ class Scaler:
     def lost(self, key: RevisionKey, instance: str) -> None:
         self._fleet.lost(instance)
 
+    def explain(self, instance: str, then: Callable[[InstanceExit | None], None]) -> None:
+        self._fleet.exits.ask(instance, then)
+
     # -- Outcome, for the fleet
 
     def ready(self, key: RevisionKey, instance: str) -> None:
@@ -118,6 +121,10 @@ class Scaler:
     def trouble(self, key: RevisionKey) -> SeptetError | None:
         """The error of the last failed start, or lack of room, if no start has succeeded since."""
         return self._standing(key).error
+
+    def standing(self, key: RevisionKey) -> tuple[int, SeptetError | None]:
+        """Ready instances, and the trouble if there is any."""
+        return self._count(key).ready, self.trouble(key)
 
     # -- the loop
 

@@ -23,7 +23,7 @@ from septet.ports.sandbox import Capabilities, Check, LaunchRequest
 EPOCH = 1_700_000_000.0
 
 
-class VirtualSelector(selectors.DefaultSelector):  # type: ignore[misc,valid-type]
+class VirtualSelector(selectors.DefaultSelector):
     """Never waits: the time it was asked to wait passes at once."""
 
     loop: Any

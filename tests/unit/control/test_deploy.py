@@ -98,9 +98,7 @@ async def test_handler_that_cannot_be_loaded_fails_the_revision_at_once_with_its
     ready = condition(function, "Ready")
     assert ready is not None and ready.reason == "init-failed" and "no module named nope" in ready.message
     assert function.status.traffic[0].revision == "hello-00001"
-    await world.until(
-        lambda: world.ready("hello-00002") == 0 and not world.control.fleet.members(("default", "hello-00002"))
-    )
+    await world.until(lambda: not any(i.revision == "hello-00002" for i in world.sandbox.running.values()))
 
 
 @virtual

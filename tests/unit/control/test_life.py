@@ -41,16 +41,18 @@ def test_failed_start_is_killed_and_reported(phase: life.Phase) -> None:
 
 
 def test_ended_process_is_reported_only_before_it_was_ready() -> None:
-    for phase in ("starting", "opening"):
+    early: tuple[life.Phase, ...] = ("starting", "opening")
+    late: tuple[life.Phase, ...] = ("ready", "draining", "stopping")
+    for phase in early:
         step = life.step(phase, life.Stopped(EXIT))
         assert step.phase == "gone" and isinstance(step.error, StartFailed) and "code 3" in step.error.message
-    for phase in ("ready", "draining", "stopping"):
+    for phase in late:
         assert life.step(phase, life.Stopped(EXIT)) == life.Step("gone", ("forget",))
 
 
 def test_broken_link_ends_a_ready_instance() -> None:
-    assert life.step("ready", life.Lost()) == life.Step("stopping", ("kill",))
-    assert life.step("draining", life.Lost()) == life.Step("stopping", ("kill",))
+    assert life.step("ready", life.Lost()) == life.Step("stopping", ("bury",))
+    assert life.step("draining", life.Lost()) == life.Step("stopping", ("bury",))
     assert life.step("opening", life.Lost()) == life.Step("opening")
 
 
@@ -79,7 +81,7 @@ def test_any_order_of_events_keeps_the_order_of_life(events: list[life.Event]) -
         done += step.do
     for once in ("launch", "open", "join", "drain", "forget"):
         assert done.count(once) <= 1
-    assert done.count("stop") + done.count("kill") <= 1
+    assert done.count("stop") + done.count("kill") + done.count("bury") <= 1
     if "launch" in done and phase == "gone":
         assert "forget" in done
     if phase == "gone":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 
 import msgspec
 from memory_store import MemoryStore
@@ -15,11 +16,11 @@ from septet.model.objects import Environment, EnvironmentSpec, Namespace
 
 
 @contextlib.asynccontextmanager
-async def following(mirror: Mirror) -> object:  # type: ignore[misc]
+async def following(mirror: Mirror) -> AsyncIterator[None]:
     task = asyncio.create_task(mirror.run())
     await mirror.synced.wait()
     try:
-        yield task
+        yield
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -208,7 +208,7 @@ async def test_crashed_instance_is_replaced_for_those_who_wait(world: World) -> 
     assert world.control is not None
     assert world.control.scaler.cold_reason(("default", "hello-00001")) == "crashed"
     assert await all_of(calls[1:]) == ["hello-00001"] * 2
-    assert instance not in world.sandbox.running
+    await world.until(lambda: instance not in world.sandbox.running, 2)
 
 
 @virtual
@@ -290,3 +290,45 @@ async def test_listeners_hear_every_state_of_an_instance(world: World) -> None:
     count = len(heard)
     await all_of([world.call("hello")])
     assert len(heard) == count
+
+
+@virtual
+async def test_who_saw_a_link_break_learns_why_the_instance_ended(world: World) -> None:
+    await world.start()
+    await world.deploy("hello")
+    (instance,) = world.sandbox.running
+    heard: list[InstanceExit | None] = []
+    assert world.control is not None
+    world.contract.links[instance].on_lost()
+    world.control.scaler.explain(instance, heard.append)
+    world.control.scaler.explain("i-unknown", heard.append)
+    await asyncio.sleep(0.1)
+    world.sandbox.end(instance, InstanceExit(signal=9, limit="memory"))
+    assert heard == [InstanceExit(signal=9, limit="memory")]
+    world.control.scaler.explain(instance, heard.append)
+    assert heard == [InstanceExit(signal=9, limit="memory")] * 2
+    await asyncio.sleep(2)
+    assert heard[2:] == [None]
+
+
+@virtual
+async def test_instance_whose_link_broke_but_that_lives_is_killed(world: World) -> None:
+    await world.start()
+    await world.deploy("hello")
+    (instance,) = world.sandbox.running
+    world.contract.links[instance].on_lost()
+    await asyncio.sleep(1)
+    assert instance not in world.sandbox.running
+
+
+@virtual
+async def test_listener_that_fails_harms_nobody(world: World) -> None:
+    await world.start()
+
+    def broken(event: Any) -> None:
+        raise RuntimeError("full")
+
+    assert world.control is not None
+    world.control.fleet.listen(broken)
+    function = await world.deploy("hello")
+    assert function.status.latest_ready == "hello-00001"

@@ -95,6 +95,7 @@ class Fleet:
         self._clock = clock
         self._settings = settings
         self._members: dict[str, Member] = {}
+        self._of: dict[RevisionKey, dict[str, Member]] = {}
         self._listeners: list[Callable[[InstanceEvent], None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._outcome: Outcome | None = None
@@ -107,7 +108,7 @@ class Fleet:
 
     def members(self, key: RevisionKey | None = None) -> list[Member]:
         """All instances that are not gone, of one revision or of all."""
-        return [member for member in self._members.values() if key is None or member.key == key]
+        return list(self._members.values() if key is None else self._of.get(key, {}).values())
 
     def instances(self, namespace: str | None = None, function: str | None = None) -> list[InstanceInfo]:
         """As the driver and the data plane see them together: state "ready" means that it takes calls."""
@@ -139,7 +140,7 @@ class Fleet:
             memory=revision.spec.template.limits.memory,
             labels=revision.meta.labels,
         )
-        member = self._members[id] = Member(id, revision, info)
+        member = self._enter(Member(id, revision, info))
         self._tell(member)
         self._admit()
         return id
@@ -181,7 +182,7 @@ class Fleet:
                 if revision is None:
                     await sandbox.stop(info.id, 0)
                     continue
-                member = self._members[info.id] = Member(info.id, revision, info)
+                member = self._enter(Member(info.id, revision, info))
                 member.phase = "starting"
                 if info.state != "starting":
                     self._handle(info.id, life.Running())
@@ -196,8 +197,14 @@ class Fleet:
         members = list(self._members.values())
         await asyncio.gather(*(self._end(member) for member in members), return_exceptions=True)
         self._members.clear()
+        self._of.clear()
 
     # -- one instance's life
+
+    def _enter(self, member: Member) -> Member:
+        self._members[member.id] = member
+        self._of.setdefault(member.key, {})[member.id] = member
+        return member
 
     def _handle(self, instance: str, event: life.Event) -> None:
         member = self._members.get(instance)
@@ -360,6 +367,10 @@ class Fleet:
     def _forget(self, member: Member) -> None:
         self._pool.remove(member.key, member.id)
         self._members.pop(member.id, None)
+        own = self._of.get(member.key, {})
+        own.pop(member.id, None)
+        if not own:
+            self._of.pop(member.key, None)
         if member.revision.spec.template.platform:
             self._spawn(self._birth.withdraw(member.id, member.revision))
         if member.link is not None:

@@ -34,6 +34,7 @@ REDEPLOY = "septet/redeploy"
 Phase = Literal["pending", "building", "starting", "ready", "failed", "retired"]
 Trial = Callable[[RevisionKey, int], Awaitable[None]]
 PAUSE = 1.0
+STARTS = "its first instance starts"
 
 
 def template_digest(function: Function) -> str:
@@ -99,7 +100,7 @@ class Revising:
                 current = await self._built(revision)
             if current is None:
                 return
-            started = await self._phase(current, "starting", reason="Starting", message="the first instance starts")
+            started = await self._phase(current, "starting", reason="Starting", message=STARTS)
             if started is None:
                 return
             await self._prove(started)
@@ -150,7 +151,7 @@ class Revising:
                     namespace, revision.spec.function, template, self._build_secrets(revision), self._progress(revision)
                 )
             return await self._phase(
-                revision, "starting", reason="Starting", artifact=artifact.tree, build_log=artifact.log
+                revision, "starting", reason="Starting", message=STARTS, artifact=artifact.tree, build_log=artifact.log
             )
         finally:
             self._running[namespace] -= 1

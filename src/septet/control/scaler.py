@@ -19,6 +19,7 @@ from septet.model.instance import ColdReason, InstanceExit
 from septet.policy import admission, autoscale, keepalive
 from septet.ports.clock import Clock
 from septet.ports.signals import Load, Pool, RevisionKey
+from septet.ports.store import Change
 
 log = logging.getLogger("septet.control.scaler")
 
@@ -56,6 +57,7 @@ class Scaler:
         self._turns = admission.Turns()
         self._reachable: set[RevisionKey] = set()
         fleet.report_to(self)
+        mirror.listen(self._changed)
 
     # -- Demand, for the data plane
 
@@ -165,7 +167,8 @@ class Scaler:
             self._standings.pop(key).give_up(NotFound(f"revision {key[1]} was deleted"))
             self._later.pop(key, None)
         for key, revision in revisions.items():
-            if revision.status.phase in ("starting", "ready") or self._fleet.members(key):
+            idle = revision.status.phase not in ("starting", "ready") and not self._fleet.members(key)
+            if not idle and not self._asleep(key, revision):
                 self._tick(key, revision, now)
 
     def _respond_all(self, now: float) -> None:
@@ -179,7 +182,28 @@ class Scaler:
             name, self._turns = admission.next_turn(dict.fromkeys(waiting, 1.0), self._turns)
             self._respond(waiting.pop(name), now)
 
+    def _changed(self, change: Change) -> None:
+        """What may no longer run ends now, and what may begins: a tick is too long to wait."""
+        obj = change.obj
+        if isinstance(obj, Revision):
+            self.wanted((obj.meta.namespace, obj.meta.name))
+        elif isinstance(obj, Function) and obj.meta.deleting_since is not None:
+            for revision in self._mirror.all(Revision, obj.meta.namespace):
+                if revision.spec.function_uid == obj.meta.uid:
+                    self.wanted((revision.meta.namespace, revision.meta.name))
+
     # -- one revision
+
+    def _asleep(self, key: RevisionKey, revision: Revision) -> bool:
+        """Nothing runs, nothing is remembered, and nothing must run: most revisions are so most of the time."""
+        standing = self._standings.get(key)
+        scale = revision.spec.template.scale
+        return (
+            revision.status.phase == "ready"
+            and not self._fleet.members(key)
+            and (standing is None or standing.memory is None)
+            and (key not in self._reachable or (scale.min == 0 and scale.policy != "fixed"))
+        )
 
     def _tick(self, key: RevisionKey, revision: Revision, now: float) -> None:
         standing, load = self._observe(key, revision, now)
@@ -191,10 +215,14 @@ class Scaler:
             facts, standing.configure(revision, self._concurrency), standing.memory, now
         )
         self._reconcile(key, revision, decision.desired, now, waiting=load.waiting)
+        if decision.desired == 0 and not load.waiting and not self._fleet.members(key):
+            standing.memory = None
 
     def _respond(self, key: RevisionKey, now: float) -> None:
         revision = self._mirror.get(Revision, *key)
         if revision is None:
+            for member in self._fleet.members(key):
+                self._fleet.retire(member.id)
             self._pool.fail_waiting(key, NotFound(f"there is no revision {key[1]}"))
             return
         standing, load = self._observe(key, revision, now)
@@ -290,7 +318,9 @@ class Scaler:
             self._pool.fail_waiting(key, error)
         if standing.proof is not None and not standing.proof.done():
             standing.error = error
-            if now - standing.tried_since >= self._settings.progress:
+            if now - standing.full_since >= self._settings.patience and self._count(key).ready:
+                standing.prove_with_less()
+            elif now - standing.tried_since >= self._settings.progress:
                 standing.give_up(error)
         if alone:
             self._later[key] = now + AGAIN

@@ -235,3 +235,21 @@ async def test_loop_that_breaks_is_run_again(world: World) -> None:
     await world.apply("hello")
     await world.settled("hello", 1)
     assert broken >= 4
+
+
+@virtual
+async def test_who_loses_the_lease_changes_nothing_until_it_is_theirs_again(world: World) -> None:
+    await world.start(lease=15.0)
+    await world.deploy("hello", min=1)
+    world.store.leases["control"] = world.store.leases["control"]._replace(
+        holder="other", expires_at=world.clock.wall() + 60
+    )
+    await asyncio.sleep(10)
+    await world.apply("hello", env={"A": "1"})
+    await asyncio.sleep(30)
+    assert names(world) == ["hello-00001"]
+    call = world.call("hello")
+    await call.ended.wait()
+    assert call.outcome == "hello-00001", "what runs goes on"
+    await world.settled("hello", 2)
+    assert names(world) == ["hello-00001", "hello-00002"]

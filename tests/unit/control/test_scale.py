@@ -332,3 +332,45 @@ async def test_listener_that_fails_harms_nobody(world: World) -> None:
     world.control.fleet.listen(broken)
     function = await world.deploy("hello")
     assert function.status.latest_ready == "hello-00001"
+
+
+@virtual
+async def test_new_revision_with_less_room_than_it_wants_takes_over_and_grows_when_the_old_one_goes(
+    world: World,
+) -> None:
+    await world.start(memory=640)
+    await world.deploy("hello", min=3)
+    function = await world.deploy("hello", env={"A": "1"}, window=6.0, grace=0.0)
+    assert function.status.traffic[0].revision == "hello-00002"
+    assert world.ready("hello-00002") == 2
+    await world.until(lambda: world.ready("hello-00002") == 3, 200)
+    assert world.sandbox.peak <= 640
+
+
+@virtual
+async def test_deleted_function_is_gone_at_once(world: World) -> None:
+    await world.start(tick=1000.0)
+    await world.deploy("hello")
+    await world.store.delete("Function", "default", "hello")
+    await world.until(lambda: not world.sandbox.running, 1)
+
+
+@virtual
+async def test_sleeping_revisions_cost_nothing(world: World) -> None:
+    await world.start()
+    await world.deploy("hello", window=6.0, grace=0.0)
+    await world.until(lambda: not world.sandbox.running, 60)
+    await asyncio.sleep(10)
+    asked = 0
+    sample = world.pool.sample
+
+    def counted(key: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        return sample(key)
+
+    world.pool.sample = counted  # type: ignore[method-assign]
+    await asyncio.sleep(100)
+    assert asked == 0
+    assert await all_of([world.call("hello")]) == ["hello-00001"]
+    assert asked > 0

@@ -99,7 +99,7 @@ class Egress:
         self.check(allow, rootless)
         if instance_id in self._attached:
             raise Conflict(f"instance {instance_id} has its way out already")
-        if Path(f"/proc/{pid}/ns/net").samefile("/proc/self/ns/net"):
+        if os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/self/ns/net"):  # noqa: PTH115 - text, not a path
             raise InvalidInput(f"process {pid} shares this host's network", hint="start it in a namespace of its own")
         name = rules.key(instance_id)
         chain = _CHAIN_INSIDE if rootless else f"i{name}"
@@ -133,7 +133,8 @@ class Egress:
             self._taken.discard(one.index)
 
     async def cleanup(self) -> None:
-        """Removes what an earlier life with the same tag left: interfaces, the table, forwarding it had put on."""
+        """Removes what an earlier life with the same tag left: pasta, interfaces, the table, forwarding it put on."""
+        tools.end_pasta(self._table)
         if os.geteuid() != 0 or tools.find("nft") is None or tools.find("ip") is None:
             return
         for interface in await tools.interfaces(self._prefix):
@@ -207,7 +208,7 @@ class Egress:
         text += rules.destinations(_TABLE_INSIDE, one.chain, one.seen)
         text += rules.host_addresses(_TABLE_INSIDE, await tools.addresses())
         await tools.inside(one.pid, True, "nft", "-f", "-", text=text)
-        one.pasta = await tools.pasta(one.pid)
+        one.pasta = await tools.pasta(one.pid, self._table)
 
     # -- names --------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -18,14 +19,8 @@ PACKAGES = {"ip": "iproute2", "nft": "nftables", "nsenter": "util-linux", "unsha
 _PATH = f"{os.defpath}:/usr/local/sbin:/usr/sbin:/sbin"
 _TIMEOUT = 15.0
 # Without the first flag the gateway's address leads to servers on this host's loopback.
-_PASTA = (
-    "--no-map-gw",
-    "--config-net",
-    "--ipv4-only",
-    "--quiet",
-    "--foreground",
-    *"-t none -u none -T none -U none".split(),
-)
+_PASTA = ("--no-map-gw", "--config-net", "--ipv4-only", "--quiet", "--foreground")
+_NO_PORTS = ("-t", "none", "-u", "none", "-T", "none", "-U", "none")
 
 
 def find(program: str) -> str | None:
@@ -79,15 +74,16 @@ async def inside(pid: int, user: bool, program: str, *arguments: str, text: str 
     return await run("nsenter", *joined, "--", need(program), *arguments, text=text)
 
 
-async def pasta(pid: int) -> asyncio.subprocess.Process:
+async def pasta(pid: int, mark: str) -> asyncio.subprocess.Process:
     """Starts pasta for the namespaces of `pid` and waits until its interface is up.
 
-    It ends by itself with the namespace. Unavailable carries what it complained about.
+    It does not end by itself with them, so `mark` makes it findable for `end_pasta`. Unavailable carries what it
+    complained about.
     """
-    with tempfile.TemporaryDirectory(prefix="septet-") as directory:
+    with tempfile.TemporaryDirectory(prefix=f"{mark}-") as directory:
         ready, log = Path(directory) / "pid", Path(directory) / "log"
         with log.open("wb") as complaints:
-            arguments = (*_PASTA, "--pid", str(ready), str(pid))
+            arguments = (*_PASTA, *_NO_PORTS, "--pid", str(ready), str(pid))
             quiet = asyncio.subprocess.DEVNULL
             process = await asyncio.create_subprocess_exec(
                 need("pasta"), *arguments, stdin=quiet, stdout=quiet, stderr=complaints
@@ -99,9 +95,20 @@ async def pasta(pid: int) -> asyncio.subprocess.Process:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
                 await process.wait()
-                raise Unavailable(f"egress: pasta did not start: {log.read_text(errors='replace').strip()[:500]}")
+                raise Unavailable(f"egress: pasta failed: {log.read_text(errors='replace').strip()[:500]}")
             await asyncio.sleep(0.005)
     return process
+
+
+def end_pasta(mark: str) -> None:
+    """Ends each pasta of this user that was started with `mark`: a killed platform leaves them behind."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            mine = entry.stat().st_uid == os.geteuid() or os.geteuid() == 0
+            if not mine or not (entry / "comm").read_text().startswith(("pasta", "passt")):
+                continue
+            if f"/{mark}-".encode() in (entry / "cmdline").read_bytes():
+                os.kill(int(entry.name), signal.SIGTERM)
 
 
 async def addresses() -> set[str]:

@@ -14,7 +14,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from septet.drivers.sandbox.process.egress import Egress, EgressSettings
@@ -128,6 +127,9 @@ def build() -> None:
     serve_in(far, "0.0.0.0", "fd00:ec2::254")
     serve_in(os.getpid(), "0.0.0.0")
     os.environ["FAR"] = str(far)
+    for _ in range(20):  # IPv6 takes a moment until the link counts as up
+        if ask(os.getpid(), "fd00:ec2::254:80") == {"fd00:ec2::254:80": "open"}:
+            return
 
 
 EVERYTHING = [f"{address}:80" for address in FAR]
@@ -231,12 +233,13 @@ async def as_user(hosts: Path) -> dict[str, object]:
     await egress.attach("one", one, (), True)
     with_pasta = pastas()
     await egress.detach("one")
-    seen["pasta ends on detach"] = (with_pasta, gone())
+    seen["pasta ends on detach"] = (with_pasta, await gone())
     two = namespace("--user", "--map-root-user")
     await egress.attach("two", two, (), True)
-    children[-1].kill()
-    children[-1].wait()
-    seen["pasta ends with the namespace"] = gone()
+    await Egress(EgressSettings(tag="def")).cleanup()
+    seen["another's pasta stays"] = pastas()
+    await Egress(SETTINGS).cleanup()  # as after a kill
+    seen["pasta ends on cleanup"] = await gone()
     await egress.close()
     return seen
 
@@ -245,11 +248,11 @@ def pastas() -> int:
     return sum(1 for comm in Path("/proc").glob("[0-9]*/comm") if comm.read_text().startswith(("pasta", "passt")))
 
 
-def gone() -> bool:
+async def gone() -> bool:
     for _ in range(50):
         if pastas() == 0:
             return True
-        time.sleep(0.1)
+        await asyncio.sleep(0.05)
     return False
 
 

@@ -98,7 +98,8 @@ def test_nothing_is_left_behind(as_root: dict[str, Any]) -> None:
 def test_pasta_ends_with_its_instance(as_user: dict[str, Any]) -> None:
     assert as_user["uid"] == 1000
     assert as_user["pasta ends on detach"] == [1, True]
-    assert as_user["pasta ends with the namespace"] is True
+    assert as_user["another's pasta stays"] == 1
+    assert as_user["pasta ends on cleanup"] is True
 
 
 def test_pasta_without_its_flags_opens_the_loopback(as_user: dict[str, Any]) -> None:

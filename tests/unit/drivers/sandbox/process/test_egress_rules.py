@@ -96,7 +96,8 @@ def test_opened_parts_and_limits() -> None:
 
 
 def test_nameservers() -> None:
-    text = "# x\nnameserver 127.0.0.53\nnameserver 10.0.0.2\n nameserver 10.0.0.2\nnameserver fe80::1\nnameserver 9.9.9.999\n"
+    servers = ("127.0.0.53", "10.0.0.2", " 10.0.0.2", "fe80::1", "9.9.9.999")
+    text = "# x\n" + "".join(f"nameserver {server}\n" for server in servers)
     assert rules.nameservers(text) == ("10.0.0.2",)
 
 

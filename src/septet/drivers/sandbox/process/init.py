@@ -54,9 +54,8 @@ def main(descriptors: list[int], sync: int, program: bytes) -> NoReturn:
             spec = decode(file.read())
         try:
             _prepare(spec, control, sync)
-            _await_go(spec, control)
             child = start(spec, streams, program)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the platform has to hear it
+        except Exception as error:
             _say(control, op="failed", message=str(error)[:4000] or type(error).__name__)
             os._exit(code)
         walls, port = spec.walls, spec.port
@@ -65,7 +64,7 @@ def main(descriptors: list[int], sync: int, program: bytes) -> NoReturn:
             os.close(descriptor)
         _say(control, op="running")
         code = Init(control, child, walls, port).run()
-    except BaseException:  # noqa: BLE001, S110 - the control socket is gone, so nobody is left to tell
+    except BaseException:  # noqa: S110 - the control socket is gone, so nobody is left to tell
         pass
     os._exit(code)
 
@@ -75,7 +74,8 @@ def _say(control: socket.socket, descriptors: tuple[int, ...] = (), **message: o
 
 
 def _prepare(spec: Spec, control: socket.socket, sync: int) -> None:
-    sys_.prctl(sys_.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if spec.walls:
+        sys_.prctl(sys_.PR_SET_PDEATHSIG, signal.SIGKILL)
     if spec.walls and spec.rootless:
         write("/proc/self/setgroups", "deny")
         write("/proc/self/uid_map", f"{SANDBOX_ID} {spec.uid} 1")
@@ -91,6 +91,8 @@ def _prepare(spec: Spec, control: socket.socket, sync: int) -> None:
     _loopback_up()
     mounts.enter(spec)
     _listen(spec, control)
+    # The platform's tools have to enter our namespaces, which they no longer can once we are closed up.
+    _await_go(spec, control)
     if not spec.rootless:
         _leave_root(sync)
     _drop()

@@ -39,6 +39,8 @@ class Launcher:
         self._poller = select.poll()
         self._ids: dict[int, str] = {}
         self._pids: dict[str, int] = {}
+        # One without walls is not killed but ends by itself when the platform's socket closes: it has to end others.
+        self._walled: set[int] = set()
         self._unmapped: dict[int, tuple[socket.socket, int, Header]] = {}
         self._filters: dict[str, bytes] = {}
         self._wake, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -57,7 +59,7 @@ class Launcher:
                 elif descriptor != self._platform.fileno():
                     self._map(descriptor)
                 elif not self._command():
-                    for pid in self._ids:
+                    for pid in self._walled:
                         os.kill(pid, signal.SIGKILL)
                     return
             self._reap()
@@ -72,7 +74,8 @@ class Launcher:
         message: dict[str, Any] = json.loads(data)
         operation = message.pop("op")
         if operation == "kill":
-            if (pid := self._pids.get(message["id"])) is not None:
+            pid = self._pids.get(message["id"])
+            if pid in self._walled:
                 os.kill(pid, signal.SIGKILL)
             return True
         header = Header(**message)
@@ -102,6 +105,8 @@ class Launcher:
         theirs.close()
         self._ids[pid] = header.id
         self._pids[header.id] = pid
+        if header.walls:
+            self._walled.add(pid)
         if header.walls and not header.rootless:
             self._unmapped[ours.fileno()] = (ours, pid, header)
             self._poller.register(ours, select.POLLIN)
@@ -136,6 +141,7 @@ class Launcher:
                 return
             if (instance := self._ids.pop(pid, None)) is not None:
                 del self._pids[instance]
+                self._walled.discard(pid)
                 self._say(op="gone", id=instance, status=status)
 
 

@@ -29,8 +29,8 @@ def enter(spec: Spec) -> None:
         sys_.bind("/dev/null", root + path, sys_.ATTR_RDONLY | sys_.ATTR_NOSUID | sys_.ATTR_NOEXEC)
     for name in _DEVICES:
         sys_.bind(f"/dev/{name}", f"{root}/dev/{name}", sys_.ATTR_NOSUID | sys_.ATTR_NOEXEC)
-    _scratch(f"{root}/tmp", spec.tmp_bytes, 0)
-    _scratch(f"{root}/dev/shm", spec.shm_bytes, sys_.MS_NOEXEC)
+    _scratch(f"{root}/tmp", spec.tmp_bytes, 0)  # noqa: S108
+    _scratch(f"{root}/dev/shm", spec.shm_bytes, sys_.MS_NOEXEC)  # noqa: S108
     _private_files(f"{root}/run", spec)
     _proc(f"{root}/proc", spec.proc_masks)
     sys_.pivot_into(root)

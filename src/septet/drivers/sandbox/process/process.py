@@ -51,7 +51,7 @@ def _become(spec: Spec, streams: list[int], program: bytes, writer: int) -> NoRe
             landlock.restrict(_READ_ONLY, [*_READ_WRITE, *writable])
             seccomp.install(program)
         os.execvpe(spec.command[0], spec.command, spec.env)  # noqa: S606 - no shell is the point
-    except BaseException as error:  # noqa: BLE001 - the parent turns it into the instance's exit
+    except BaseException as error:
         os.write(writer, f"cannot {step}: {error}".encode()[:4000])
     os._exit(71)
 

@@ -76,9 +76,7 @@ def fork_into(namespaces: int) -> int:
     api = ctypes.pythonapi
     api.PyOS_BeforeFork()
     zero = ctypes.c_ulong(0)
-    pid = int(
-        _libc.syscall(ctypes.c_long(_CLONE), ctypes.c_ulong(namespaces | signal.SIGCHLD), zero, zero, zero, zero)
-    )
+    pid = int(_libc.syscall(ctypes.c_long(_CLONE), ctypes.c_ulong(namespaces | signal.SIGCHLD), zero, zero, zero, zero))
     number = ctypes.get_errno()
     if pid == 0:
         api.PyOS_AfterFork_Child()
@@ -174,6 +172,7 @@ def close_all_but(keep: list[int]) -> None:
     """Closes every descriptor that is not in `keep`."""
     low = 0
     for number in sorted(set(keep)):
-        os.closerange(low, number)
+        if low < number:  # an empty range at 0 would close everything (CPython passes -1 on)
+            os.closerange(low, number)
         low = number + 1
     _syscall("close_range", _CLOSE_RANGE, ctypes.c_uint(low), ctypes.c_uint(0xFFFFFFFF), ctypes.c_uint(0))

@@ -22,10 +22,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LISTS = ROOT / "src/septet/drivers/sandbox/process/seccomp_lists.py"
 WORKLOADS = ROOT / "scripts/seccomp_workloads"
-SHELL = "echo a | cat | grep a; ls -lR /etc >/dev/null 2>&1; find /etc/ssl | head -3; cp /etc/passwd /tmp/p.$$;" + (
-    "mv /tmp/p.$$ /tmp/q.$$; sort /tmp/q.$$ | uniq | wc; tar cf - /etc/passwd 2>/dev/null | gzip | wc -c; sed p /dev/null;"
-    "awk 'BEGIN{print 1}'; date; sleep 0.01; mkfifo /tmp/f.$$; rm /tmp/[pqf].$$; trap : TERM; kill -TERM $$; ulimit -n; umask"
-)
+SHELL = """
+echo a | cat | grep a; ls -lR /etc >/dev/null 2>&1; find /etc/ssl | head -3
+cp /etc/passwd /tmp/p.$$; mv /tmp/p.$$ /tmp/q.$$; sort /tmp/q.$$ | uniq | wc
+tar cf - /etc/passwd 2>/dev/null | gzip | wc -c; sed p /dev/null; awk 'BEGIN{print 1}'; date; sleep 0.01
+mkfifo /tmp/f.$$; rm /tmp/[pqf].$$; trap : TERM; kill -TERM $$; ulimit -n; umask
+"""
 HEAD = '''"""What real programs called, family by family. Written by scripts/seccomp_trace.py; do not edit."""
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ SUCCESSORS = {
     "pipe": "pipe2",
     "poll": "ppoll",
     "readlink": "readlinkat",
-    "rename": "renameat2",
+    "rename": "renameat",
     "rmdir": "unlinkat",
     "select": "pselect6",
     "signalfd": "signalfd4",

@@ -71,18 +71,18 @@ class PlainResolver:
             link=request.kind == "serve" and request.protocol == "frames",
         )
 
-    def _places(self, container: Container, own: Path) -> list[tuple[str, str]]:
-        places = [(volume.target, str(self._resolver.tree(volume))) for volume in container.volumes]
+    def _places(self, container: Container, own: Path) -> dict[str, str]:
+        places = {"/run": str(own / "run"), "/tmp": str(own / "tmp")}  # noqa: S108
+        places |= {volume.target: str(self._resolver.tree(volume)) for volume in container.volumes}
         if container.runtime:
-            places.append((RUNTIME_TARGET, str(self._runtime_folder(container.runtime))))
-        return [*places, ("/run", str(own / "run")), ("/tmp", str(own / "tmp"))]  # noqa: S108
+            places[RUNTIME_TARGET] = str(self._runtime_folder(container.runtime))
+        return places
 
 
-def _translate(text: str, places: list[tuple[str, str]]) -> str:
+def _translate(text: str, places: dict[str, str]) -> str:
     """Inside paths at the start of a word, or after a sign that separates paths, become the host's."""
-    for inside, host in places:
-        text = re.sub(rf"(^|[=:, ]){re.escape(inside)}(?=$|[/:, ])", lambda found, host=host: found[1] + host, text)  # type: ignore[misc]
-    return text
+    wanted = "|".join(re.escape(inside) for inside in sorted(places, key=len, reverse=True))
+    return re.sub(rf"(?<![^=:, ])({wanted})(?=$|[/:, ])", lambda found: places[found[1]], text)
 
 
 def _free_port(wanted: int) -> int:

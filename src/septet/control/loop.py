@@ -57,12 +57,14 @@ class Control:
         runtimes: Mapping[str, Runtime],
         settings: ControlSettings,
         number: Callable[[], float] = random.random,
+        holder: str = "",
     ) -> None:
         self._store = store
         self._clock = clock
         self._settings = settings
         self._number = number
-        self._holder = uuid.uuid4().hex
+        # A name that outlives the process lets it take its own lease back at once after a crash.
+        self._holder = holder or uuid.uuid4().hex
         self._tasks: list[asyncio.Task[None]] = []
         self._keeper: asyncio.Task[None] | None = None
         self._held_until = 0.0

@@ -64,6 +64,10 @@ class Standing:
         if self.proof is not None and not self.proof.done() and ready >= self._need:
             self.proof.set_result(None)
 
+    def prove_with_less(self) -> None:
+        """It has shown that it starts; there is no room for more before the old revision makes some."""
+        self.prove(self._need)
+
     def give_up(self, error: SeptetError) -> None:
         if self.proof is not None and not self.proof.done():
             self.proof.set_exception(error)

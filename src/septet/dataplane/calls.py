@@ -112,7 +112,7 @@ class Calls:
             exchange.fail(ShuttingDown("the platform is stopping", hint="try again shortly", retry_after=2.0))
             return
         self._pool.of(exchange.key).submit(exchange, data.revision.limits, again)
-        if not exchange.running and not exchange.over and not data.cold:
+        if not exchange.instance and not exchange.over and not data.cold:
             data.cold = self._demand.cold_reason(exchange.key)
 
     def withdraw(self, exchange: Exchange) -> None:
@@ -220,7 +220,7 @@ def _record(exchange: Exchange, target: CallTarget, data: CallData, error: Septe
         api=target.route.api,
         caller=target.caller.name,
         correlation=exchange.request_id.decode("latin-1"),
-        method=exchange.head.method.decode("latin-1"),
+        method=exchange.request.method.decode("latin-1"),
         path=target.path.partition(b"?")[0].decode("latin-1"),
         status=exchange.status,
         queued_at=exchange.queued_wall,

@@ -72,8 +72,9 @@ class FakeUpload:
         if self.on_end:
             self.on_end(self)
 
-    def cancel(self) -> None:
+    def cancel(self, on_gone: Callable[[], None]) -> None:
         self.cancelled = True
+        on_gone()
 
     def pause(self) -> None:
         self.paused = True
@@ -174,6 +175,9 @@ class FakeDispatcher:
         self.withdrawn.append(exchange)
         self.waiting.remove(exchange)
 
+    def crashed(self, exchange: Exchange, error: SeptetError) -> None:
+        exchange.failed(error)
+
     def finished(self, exchange: Exchange) -> None:
         self.done.append(exchange)
 
@@ -229,10 +233,10 @@ class Client:
         return data[:-2]
 
     async def chunked(self) -> bytes:
-        body = b""
+        pieces = []
         while piece := await self.chunk():
-            body += piece
-        return body
+            pieces.append(piece)
+        return b"".join(pieces)
 
     async def closed(self) -> bytes:
         """Reads to the end of the connection; what came."""

@@ -1,5 +1,6 @@
-"""A throw-away host with a sandbox in it, to take walls away one by one. Started by test_probes_control.py as
-`unshare --mount --pid --fork --net --ipc --uts --cgroup cell.py JSON`, as root: {"runs": [[walls to leave out]...]} -> one JSON line a run: {"without": ..., "probes": {...}, "lingers": bool}.
+"""A throw-away host with a sandbox in it, to take walls away one by one. As root, in namespaces of its own
+(test_probes_control.py has the command): cell.py '{"runs": [[walls to leave out]...]}' prints one JSON line a run,
+{"without": ..., "probes": {...}, "lingers": bool}.
 
 The "host" is a tmpfs root with stand-ins for what a host would have: files, device names, sockets, addresses. So
 the doors that are walked through lead into this process's own namespaces, and those that would do harm are only

@@ -398,7 +398,8 @@ def p21(options):
             works = opens(path)
             os.unlink(path)
             yield f"makes a {name} device", works
-    for name in "mem port kmsg kvm fuse net/tun vsock vhost-net vhost-vsock loop-control mapper/control uinput".split():
+    names = "mem port kmsg kvm fuse net/tun vsock vhost-net vhost-vsock loop-control mapper/control uinput"
+    for name in names.split():
         yield f"/dev/{name}", opens(f"/dev/{name}")
     for pattern in ("loop[0-9]*", "vd*", "sd*", "nvme*", "dm-*"):
         for path in glob.glob(f"/dev/{pattern}"):
@@ -515,10 +516,7 @@ def p29(options):
     bound = options.get("memory_mib", 256)
 
     def private():
-        held = []
-        for _ in range(bound // 8):
-            held.append(b"x" * (8 << 20))
-        return len(held) * 8
+        return len([b"x" * (8 << 20) for _ in range(bound // 8)]) * 8
 
     def shared():
         area = mmap.mmap(-1, bound << 20)

@@ -104,7 +104,8 @@ def test_the_denied_numbers_are_those_of_the_list(runs: dict[str, dict[str, Any]
     numbers = NUMBERS["x86_64"]
     allowed = {numbers[name] for name in seccomp.allowed("wide")}
     untried = {15, 34, 56, 57, 58, 60, 130, 231, 435}
-    assert set(range(601)) - allowed - untried - denied == set()
+    passed = {335, 336}  # the kernel lets uprobes' own calls past every filter, and refuses them elsewhere itself
+    assert set(range(601)) - allowed - untried - passed - denied == set()
     names = {number: name for name, number in numbers.items()}
     assert {names[number] for number in denied & allowed} <= QUIRKS
 

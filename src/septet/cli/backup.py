@@ -21,36 +21,44 @@ from septet.cli.output import note
     "  septet backup --to - | ssh host 'cat > septet.tar'"
 )
 @click.option("--to", "target", metavar="FILE", help="Where to; - is standard output.  [default: septet-<time>.tar]")
+@click.option("--with-key", is_flag=True, help="Put the key in too that opens the secrets.")
 @with_session
-def command(session: Session, target: str | None) -> None:
+def command(session: Session, target: str | None, with_key: bool) -> None:
     """Save the platform's state to a file, with secrets in it as they are kept: encrypted.
 
-    The file appears when it is whole, with mode 0600.
+    The file appears when it is whole, with mode 0600. Without the key, the secrets open only where the key is.
     """
     name = target or time.strftime("septet-%Y%m%d-%H%M%S.tar")
-    response = session.client.send("POST", f"{API}/backup", headers={"Accept": "application/octet-stream"})
+    final = Path(name)
+    if name == "-" and sys.stdout.isatty():
+        raise Failure("a backup is not for a terminal", hint="use --to FILE", code=Exit.USAGE)
+    if name != "-" and final.exists():
+        raise Failure(f"{final} is there already", code=Exit.CONFLICT)
+    query = {"key": "true" if with_key else ""}
+    response = session.client.send("POST", f"{API}/backup", headers={"Accept": "application/octet-stream"}, query=query)
     with response:
         session.client.check(response)
         if name == "-":
-            if sys.stdout.isatty():
-                raise Failure("a backup is not for a terminal", hint="use --to FILE", code=Exit.USAGE)
             copy(response, sys.stdout.fileno())
             return
-        final = Path(name)
-        if final.exists():
-            raise Failure(f"{final} is there already", code=Exit.CONFLICT)
-        part = final.with_name(f".{final.name}.part")
-        try:
-            with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
-                size = copy(response, out.fileno())
-                os.fsync(out.fileno())
-            part.rename(final)
-        except OSError as error:
-            raise Failure(f"{final} cannot be written: {error.strerror}") from None
-        finally:
-            part.unlink(missing_ok=True)
+        size = save(response, final)
     note(f"{size / 2**20:.1f} MiB saved; `septet restore` puts it into an empty data folder")
     click.echo(str(final))
+
+
+def save(response: http.client.HTTPResponse, final: Path) -> int:
+    """The answer as a file, which appears when it is whole and on the disk. Returns its bytes."""
+    part = final.with_name(f".{final.name}.part")
+    try:
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
+            size = copy(response, out.fileno())
+            os.fsync(out.fileno())
+        part.rename(final)
+    except OSError as error:
+        raise Failure(f"{final} cannot be written: {error.strerror}") from None
+    finally:
+        part.unlink(missing_ok=True)
+    return size
 
 
 def copy(response: http.client.HTTPResponse, out: int) -> int:

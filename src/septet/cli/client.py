@@ -132,15 +132,21 @@ class Client:
             if not cursor:
                 return
 
-    def lines(self, path: str, *, timeout: float | None, **query: object) -> Iterator[dict[str, Any]]:
-        """A streamed answer of one JSON value a line. `timeout` is the longest silence; None waits for ever."""
+    def lines(self, path: str, **query: object) -> Iterator[dict[str, Any]]:
+        """A streamed answer of one JSON value a line; empty lines say that the platform is still there.
+
+        Failure when its last line is an error, or when nothing comes for the client's timeout.
+        """
         headers = {"Accept": "application/x-ndjson"}
-        response = self.send("GET", API + path, headers=headers, query=query, timeout=timeout)
+        response = self.send("GET", API + path, headers=headers, query=query)
         with response:
             self.check(response)
             while line := self._readline(response):
                 if line.strip():
-                    yield json.loads(line)
+                    value = json.loads(line)
+                    if value.keys() == {"error"}:
+                        raise problem_of(value["error"]).failure()
+                    yield value
 
     def upload(self, path: str, source: BinaryIO, size: int) -> Any:
         """POST of raw bytes from an open file."""
@@ -271,22 +277,27 @@ def parse_problem(status: int, reason: str, content_type: str, body: bytes) -> P
         except ValueError:
             data = None
         if isinstance(data, dict) and "type" in data:
-            known = ("type", "title", "status", "detail", "stage", "limit", "hint", "invocation")
-            return Problem(
-                status=status,
-                code=str(data["type"]).rsplit(":", 1)[-1],
-                detail=str(data.get("detail") or data.get("title") or reason),
-                stage=str(data.get("stage") or ""),
-                limit=str(data.get("limit") or ""),
-                hint=str(data.get("hint") or ""),
-                invocation=str(data.get("invocation") or ""),
-                extras={key: value for key, value in data.items() if key not in known},
-            )
+            return problem_of({"title": reason, **data, "status": status})
     text = body.decode("utf-8", "replace").strip().splitlines()
     return Problem(
         status=status,
         code="",
         detail=f"the platform answered {status} {reason}" + (f": {text[0][:200]}" if text else ""),
+    )
+
+
+def problem_of(data: Mapping[str, Any]) -> Problem:
+    """The problem in a decoded problem+json object."""
+    known = ("type", "title", "status", "detail", "stage", "limit", "hint", "invocation")
+    return Problem(
+        status=int(data.get("status") or 0),
+        code=str(data.get("type") or "").rsplit(":", 1)[-1],
+        detail=str(data.get("detail") or data.get("title") or "it gave no reason"),
+        stage=str(data.get("stage") or ""),
+        limit=str(data.get("limit") or ""),
+        hint=str(data.get("hint") or ""),
+        invocation=str(data.get("invocation") or ""),
+        extras={key: value for key, value in data.items() if key not in known},
     )
 
 

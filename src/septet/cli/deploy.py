@@ -95,7 +95,7 @@ def command(
     if not (dry_run and form == "table"):
         results = [result(session, step) for step in steps if not step.failure]
         columns = {"NAME": lambda r: r["name"], "ACTION": lambda r: r["action"], "URL": lambda r: r["url"]}
-        show_list(results, form, columns, empty="nothing was deployed")
+        show_list(results, form, columns, empty="")
     report(steps)
 
 

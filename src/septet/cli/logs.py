@@ -42,7 +42,7 @@ def command(session: Session, name: str, follow: bool, since: str | None, form: 
     if follow:
         query["follow"] = "true"
     path = session.path("functions", name, "logs")
-    for line in session.client.lines(path, timeout=None if follow else session.client.timeout, **query):
+    for line in session.client.lines(path, **query):
         click.echo(json.dumps(line, ensure_ascii=False) if form == "json" else text_of(line))
 
 

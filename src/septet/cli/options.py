@@ -66,7 +66,9 @@ def confirm(question: str, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise Failure(f"not done: {question}", hint="pass --yes, there is no terminal to ask", code=Exit.USAGE)
+        raise Failure(
+            f"not done: {question.rstrip('?')}", hint="pass --yes, there is no terminal to ask", code=Exit.USAGE
+        )
     if not click.confirm(question, err=True):
         raise Failure("not done", code=Exit.FAILED)
 

@@ -89,7 +89,7 @@ def show_list(
             click.echo(clean(name_of(item)))
     elif items:
         click.echo(table(list(columns), [[cell(item) for cell in columns.values()] for item in items]))
-    else:
+    elif empty:
         note(empty)
 
 

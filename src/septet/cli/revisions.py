@@ -8,6 +8,7 @@ import click
 
 from septet.cli.options import Session, function_argument, with_output, with_session
 from septet.cli.output import age, condition, show_list
+from septet.cli.rollout import first_line
 
 
 @click.command(epilog="\b\nExamples:\n  septet revisions hello\n  septet revisions hello -o json")
@@ -33,6 +34,6 @@ def command(session: Session, name: str, form: str) -> None:
         "TAGS": lambda r: ", ".join(tags.get(r["meta"]["name"], [])),
         "SOURCE": lambda r: r["spec"]["template"].get("source", "")[:19],
         "AGE": lambda r: age(r["meta"].get("created_at", 0)),
-        "WHY": lambda r: condition(r)[1] if r["status"].get("phase") == "failed" else "",
+        "WHY": lambda r: first_line(condition(r)[1]) if r["status"].get("phase") == "failed" else "",
     }
     show_list(items, form, columns, empty=f"{name} has no revisions yet")

@@ -42,13 +42,23 @@ class Watcher:
             return self.tell("waiting for its first revision")
         revision = self.session.client.get(self.session.path("functions", self.name, "revisions", latest))
         phase = revision["status"].get("phase", "pending")
+        if phase != "failed":
+            self.tell(f"{latest} is {phase}")
         if phase == "building":
             self.build_log(latest)
         if phase == "failed":
-            raise self.failed(revision, latest)
-        if phase == "ready" and status.get("latest_ready") == latest:
-            return True
-        return self.tell(f"{latest} is {phase}")
+            raise self.failed(revision, latest, bool(status.get("latest_ready")))
+        return phase in ("ready", "retired") and self.serving(function)
+
+    def serving(self, function: dict[str, Any]) -> bool:
+        """Whether the traffic has moved, or has begun to when it is to move gradually. Failure when it cannot."""
+        state, why = condition(function)
+        if state == "no":
+            raise Failure(f"not ready: {first_line(why)}")
+        gradual = function["spec"].get("rollout", 0) > 0
+        return state == "yes" or (
+            gradual and function["status"].get("latest_ready") == function["status"]["latest_created"]
+        )
 
     def tell(self, phase: str) -> bool:
         if phase != self.phase:
@@ -71,15 +81,22 @@ class Watcher:
             self.say(f"  | {clean(line)}")
         self.log_lines = max(self.log_lines, len(lines))
 
-    def failed(self, revision: dict[str, Any], latest: str) -> Failure:
-        """Why the revision failed, after the end of its build's log when the build is to blame."""
+    def failed(self, revision: dict[str, Any], latest: str, serves: bool) -> Failure:
+        """Why the revision failed, with the end of its build's log or its trace."""
         _, why = condition(revision)
-        if "Build" in why:
+        first, *rest = why.splitlines() or ["no reason was given"]
+        if why.startswith("build"):
             self.build_log(latest, LOG_END)
+            rest = rest if self.log_lines == 0 else []
         return Failure(
-            f"{latest} did not become ready: {clean(why) or 'no reason was given'}",
-            hint="what served before keeps serving; see `septet logs` and correct the source",
+            f"{latest} did not become ready: {clean(first)}",
+            hint="what served before keeps serving" if serves else "",
+            more="\n".join(f"  | {clean(line)}" for line in rest),
         )
+
+
+def first_line(text: str) -> str:
+    return clean(text.partition("\n")[0])
 
 
 def wait_ready(session: Session, name: str, patience: float) -> None:

@@ -38,4 +38,4 @@ def command(session: Session, name: str, form: str, **given: Any) -> None:
         session.client.put(session.path("functions", name, "scale"), wanted)
         note(f"{name}: " + ", ".join(f"{key} {value}" for key, value in wanted.items()))
     scale = session.client.get(session.path("functions", name))["spec"]["template"]["scale"]
-    show_value(scale, form, text="\n".join(f"{key + ':':<22}{value}" for key, value in scale.items()), name=name)
+    show_value(scale, form, text="\n".join(f"{key + ':':<25}{value}" for key, value in scale.items()), name=name)

@@ -36,14 +36,14 @@ def set_(session: Session, name: str, pairs: tuple[str, ...], files: tuple[str, 
 
     A value on the command line can be seen in the list of processes: prefer KEY=- or --from-file.
     """
+    if sum(1 for pair in pairs if pair.endswith("=-")) > 1:
+        raise Failure("only one key can come from standard input", code=Exit.USAGE)
     data = {key: read_value(value) for key, value in (key_value(pair, "a secret") for pair in pairs)}
     data.update({key: read_file(path) for key, path in (key_value(pair, "--from-file") for pair in files)})
     if not data:
         raise Failure(
             "a secret needs at least one key", hint="KEY=VALUE, KEY=- or --from-file KEY=PATH", code=Exit.USAGE
         )
-    if sum(1 for pair in pairs if pair.endswith("=-")) > 1:
-        raise Failure("only one key can come from standard input", code=Exit.USAGE)
     body = {"data": {key: base64.b64encode(value).decode() for key, value in data.items()}}
     session.client.put(session.path("secrets", name), body)
     note(f"secret {name} has the keys {', '.join(sorted(data))}")

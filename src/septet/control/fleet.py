@@ -13,6 +13,7 @@ import msgspec
 
 from septet.control import life
 from septet.control.birth import Birth
+from septet.control.exits import Exits
 from septet.control.launch import LABEL_UID
 from septet.control.mirror import Mirror
 from septet.control.settings import ControlSettings
@@ -94,9 +95,11 @@ class Fleet:
         self._clock = clock
         self._settings = settings
         self._members: dict[str, Member] = {}
+        self._of: dict[RevisionKey, dict[str, Member]] = {}
         self._listeners: list[Callable[[InstanceEvent], None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._outcome: Outcome | None = None
+        self.exits = Exits()
 
     def report_to(self, outcome: Outcome) -> None:
         self._outcome = outcome
@@ -105,7 +108,7 @@ class Fleet:
 
     def members(self, key: RevisionKey | None = None) -> list[Member]:
         """All instances that are not gone, of one revision or of all."""
-        return [member for member in self._members.values() if key is None or member.key == key]
+        return list(self._members.values() if key is None else self._of.get(key, {}).values())
 
     def instances(self, namespace: str | None = None, function: str | None = None) -> list[InstanceInfo]:
         """As the driver and the data plane see them together: state "ready" means that it takes calls."""
@@ -137,7 +140,7 @@ class Fleet:
             memory=revision.spec.template.limits.memory,
             labels=revision.meta.labels,
         )
-        member = self._members[id] = Member(id, revision, info)
+        member = self._enter(Member(id, revision, info))
         self._tell(member)
         self._admit()
         return id
@@ -151,6 +154,8 @@ class Fleet:
     def on_event(self, event: InstanceEvent) -> None:
         """The handler for `Sandbox.open`; instances that are not ours (build tasks) are passed over."""
         id = event.instance.id
+        if event.instance.state == "stopped" and event.instance.exit is not None:
+            self.exits.note(id, event.instance.exit)
         if id not in self._members:
             return
         if event.instance.state in ("running", "ready"):
@@ -177,7 +182,7 @@ class Fleet:
                 if revision is None:
                     await sandbox.stop(info.id, 0)
                     continue
-                member = self._members[info.id] = Member(info.id, revision, info)
+                member = self._enter(Member(info.id, revision, info))
                 member.phase = "starting"
                 if info.state != "starting":
                     self._handle(info.id, life.Running())
@@ -192,8 +197,14 @@ class Fleet:
         members = list(self._members.values())
         await asyncio.gather(*(self._end(member) for member in members), return_exceptions=True)
         self._members.clear()
+        self._of.clear()
 
     # -- one instance's life
+
+    def _enter(self, member: Member) -> Member:
+        self._members[member.id] = member
+        self._of.setdefault(member.key, {})[member.id] = member
+        return member
 
     def _handle(self, instance: str, event: life.Event) -> None:
         member = self._members.get(instance)
@@ -220,6 +231,8 @@ class Fleet:
             self._pool.add(member.key, member.link, self._birth.concurrency(member.revision))
         elif instruction == "drain":
             self._spawn(self._drain(member))
+        elif instruction == "bury":
+            self._spawn(self._bury(member))
         elif instruction in ("stop", "kill"):
             self._spawn(self._stop(member, self._settings.stop_grace if instruction == "stop" else 0.0))
         elif instruction == "forget":
@@ -322,6 +335,15 @@ class Fleet:
             idle = self._pool.running(member.key, member.id) == 0
         self._handle(member.id, life.Idle())
 
+    async def _bury(self, member: Member) -> None:
+        """Its link broke, so it is probably dead: the sandbox gets the time to say why before it is asked to kill."""
+        self._pool.remove(member.key, member.id)
+        deadline = self._clock.now() + EXIT_PATIENCE
+        while member.phase != "gone" and self._clock.now() < deadline:
+            await self._clock.sleep(POLL)
+        if member.phase != "gone":
+            await self._stop(member, 0.0)
+
     async def _stop(self, member: Member, grace: float) -> None:
         """Asks the sandbox until it does it; a launch that is under way is waited for, so that none escapes."""
         if member.birth is not None and member.birth is not asyncio.current_task():
@@ -345,6 +367,10 @@ class Fleet:
     def _forget(self, member: Member) -> None:
         self._pool.remove(member.key, member.id)
         self._members.pop(member.id, None)
+        own = self._of.get(member.key, {})
+        own.pop(member.id, None)
+        if not own:
+            self._of.pop(member.key, None)
         if member.revision.spec.template.platform:
             self._spawn(self._birth.withdraw(member.id, member.revision))
         if member.link is not None:
@@ -363,7 +389,11 @@ class Fleet:
     def _tell(self, member: Member) -> None:
         event = InstanceEvent(instance=member.info, at=self._clock.wall())
         for listener in list(self._listeners):
-            listener(event)
+            try:
+                listener(event)
+            except Exception:
+                log.exception("a listener to instances failed and hears no more")
+                self._listeners.remove(listener)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(self._guarded(work))

@@ -63,7 +63,7 @@ class Stopped(NamedTuple):
 
 Event = Room | Running | Opened | Failed | Retire | Idle | Lost | Stopped
 
-Do = Literal["launch", "open", "join", "drain", "stop", "kill", "forget"]
+Do = Literal["launch", "open", "join", "drain", "stop", "kill", "bury", "forget"]
 
 
 class Step(NamedTuple):
@@ -91,7 +91,7 @@ def step(phase: Phase, event: Event) -> Step:
             )
         return Step(phase)
     if isinstance(event, Lost):
-        return Step("stopping", ("kill",)) if phase in ("ready", "draining") else Step(phase)
+        return Step("stopping", ("bury",)) if phase in ("ready", "draining") else Step(phase)
     return _forward(phase, event)
 
 

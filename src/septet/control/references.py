@@ -9,12 +9,14 @@ from septet.ports.signals import RevisionKey
 
 
 def reachable(mirror: Mirror) -> set[RevisionKey]:
-    """Revisions that traffic (wanted or in force), a tag or a route names."""
+    """Revisions that traffic (wanted or in force), a tag or a route names, and those about to get traffic."""
     found: set[RevisionKey] = set()
     for function in mirror.all(Function):
         namespace = function.meta.namespace
         found.update((namespace, target.revision) for target in function.status.traffic)
         found.update((namespace, target.revision) for target in function.spec.traffic if target.revision)
+        if any(not target.revision for target in function.spec.traffic):
+            found.add((namespace, function.status.latest_created))
     for route in mirror.all(Route):
         found.update((route.meta.namespace, target.revision) for target in route.spec.targets if target.revision)
     return found

@@ -34,6 +34,7 @@ REDEPLOY = "septet/redeploy"
 Phase = Literal["pending", "building", "starting", "ready", "failed", "retired"]
 Trial = Callable[[RevisionKey, int], Awaitable[None]]
 PAUSE = 1.0
+STARTS = "its first instance starts"
 
 
 def template_digest(function: Function) -> str:
@@ -56,7 +57,9 @@ class Revising:
         clock: Clock,
         settings: ControlSettings,
         trial: Trial,
+        trouble: Callable[[RevisionKey], SeptetError | None],
     ) -> None:
+        """`trial` proves a revision as the scaler does; `trouble` is the last failed start of one."""
         self._mirror = mirror
         self._statuses = statuses
         self._birth = birth
@@ -66,6 +69,7 @@ class Revising:
         self._clock = clock
         self._settings = settings
         self._trial = trial
+        self._trouble = trouble
         self._running: dict[str, int] = {}
         self._free = asyncio.Condition()
 
@@ -96,12 +100,10 @@ class Revising:
                 current = await self._built(revision)
             if current is None:
                 return
-            started = await self._phase(current, "starting", reason="Starting", message="the first instance starts")
+            started = await self._phase(current, "starting", reason="Starting", message=STARTS)
             if started is None:
                 return
-            need = max(1, started.spec.template.scale.initial, started.spec.template.scale.min)
-            ceiling = started.spec.template.scale.max
-            await self._trial((started.meta.namespace, started.meta.name), min(need, ceiling) if ceiling else need)
+            await self._prove(started)
             await self._phase(started, "ready", done=True, reason="Ready")
         except Unavailable:
             raise
@@ -110,6 +112,22 @@ class Revising:
         except Exception as error:
             log.exception("revision %s/%s broke the platform", revision.meta.namespace, revision.meta.name)
             await self._failed(revision, PlatformError(f"{type(error).__name__}: {error}"))
+
+    async def _prove(self, revision: Revision) -> None:
+        """Waits until the first instances are ready, and keeps saying what it waits for."""
+        scale = revision.spec.template.scale
+        need = max(1, scale.initial, scale.min)
+        key = (revision.meta.namespace, revision.meta.name)
+        trial = asyncio.ensure_future(self._trial(key, min(need, scale.max) if scale.max else need))
+        try:
+            while not trial.done():
+                await asyncio.wait([trial], timeout=PAUSE)
+                error = self._trouble(key)
+                if error is not None and not trial.done():
+                    await self._phase(revision, "starting", reason=error.code, message=str(error))
+            await trial
+        finally:
+            trial.cancel()
 
     async def _failed(self, revision: Revision, error: SeptetError) -> None:
         log.info("revision %s/%s failed: %s", revision.meta.namespace, revision.meta.name, error)
@@ -133,7 +151,7 @@ class Revising:
                     namespace, revision.spec.function, template, self._build_secrets(revision), self._progress(revision)
                 )
             return await self._phase(
-                revision, "starting", reason="Starting", artifact=artifact.tree, build_log=artifact.log
+                revision, "starting", reason="Starting", message=STARTS, artifact=artifact.tree, build_log=artifact.log
             )
         finally:
             self._running[namespace] -= 1

@@ -15,10 +15,11 @@ from septet.control.settings import ControlSettings
 from septet.control.standing import Standing
 from septet.model.errors import CallerError, InitFailed, NodeFull, NotFound, QuotaExceeded, SeptetError, Unavailable
 from septet.model.function import Function, Revision
-from septet.model.instance import ColdReason
+from septet.model.instance import ColdReason, InstanceExit
 from septet.policy import admission, autoscale, keepalive
 from septet.ports.clock import Clock
 from septet.ports.signals import Load, Pool, RevisionKey
+from septet.ports.store import Change
 
 log = logging.getLogger("septet.control.scaler")
 
@@ -56,6 +57,7 @@ class Scaler:
         self._turns = admission.Turns()
         self._reachable: set[RevisionKey] = set()
         fleet.report_to(self)
+        mirror.listen(self._changed)
 
     # -- Demand, for the data plane
 
@@ -72,6 +74,9 @@ class Scaler:
     def lost(self, key: RevisionKey, instance: str) -> None:
         self._fleet.lost(instance)
 
+    def explain(self, instance: str, then: Callable[[InstanceExit | None], None]) -> None:
+        self._fleet.exits.ask(instance, then)
+
     # -- Outcome, for the fleet
 
     def ready(self, key: RevisionKey, instance: str) -> None:
@@ -85,10 +90,11 @@ class Scaler:
         log.info("an instance of %s/%s did not start: %s", *key, error)
         standing = self._standing(key)
         standing.failed(error, self._clock.now(), self._settings.backoff, self._number())
-        if standing.failures >= self._settings.attempts or isinstance(error, InitFailed | CallerError):
+        hopeless = isinstance(error, InitFailed | CallerError)
+        if standing.failures >= self._settings.attempts or hopeless:
             standing.give_up(error)
         count = self._count(key)
-        if count.ready + count.starting == 0:
+        if count.ready + count.starting == 0 and (standing.failures > 1 or hopeless):
             self._pool.fail_waiting(key, error)
         self._later[key] = standing.retry_at
         self._wake.set()
@@ -115,9 +121,18 @@ class Scaler:
         self.wanted(key)
         await proof
 
+    def trouble(self, key: RevisionKey) -> SeptetError | None:
+        """The error of the last failed start, or lack of room, if no start has succeeded since."""
+        return self._standing(key).error
+
     def standing(self, key: RevisionKey) -> tuple[int, SeptetError | None]:
-        """Ready instances, and the error of the last failed start if none has succeeded since."""
-        return self._count(key).ready, self._standing(key).error
+        """Ready instances, and the trouble if there is any."""
+        return self._count(key).ready, self.trouble(key)
+
+    def idle(self, key: RevisionKey) -> bool:
+        """Did no call run or wait when it was last looked at?"""
+        standing = self._standings.get(key)
+        return standing is None or not standing.calls
 
     # -- the loop
 
@@ -158,7 +173,8 @@ class Scaler:
             self._standings.pop(key).give_up(NotFound(f"revision {key[1]} was deleted"))
             self._later.pop(key, None)
         for key, revision in revisions.items():
-            if revision.status.phase in ("starting", "ready") or self._fleet.members(key):
+            idle = revision.status.phase not in ("starting", "ready") and not self._fleet.members(key)
+            if not idle and not self._asleep(key, revision):
                 self._tick(key, revision, now)
 
     def _respond_all(self, now: float) -> None:
@@ -172,7 +188,28 @@ class Scaler:
             name, self._turns = admission.next_turn(dict.fromkeys(waiting, 1.0), self._turns)
             self._respond(waiting.pop(name), now)
 
+    def _changed(self, change: Change) -> None:
+        """What may no longer run ends now, and what may begins: a tick is too long to wait."""
+        obj = change.obj
+        if isinstance(obj, Revision):
+            self.wanted((obj.meta.namespace, obj.meta.name))
+        elif isinstance(obj, Function) and obj.meta.deleting_since is not None:
+            for revision in self._mirror.all(Revision, obj.meta.namespace):
+                if revision.spec.function_uid == obj.meta.uid:
+                    self.wanted((revision.meta.namespace, revision.meta.name))
+
     # -- one revision
+
+    def _asleep(self, key: RevisionKey, revision: Revision) -> bool:
+        """Nothing runs, nothing is remembered, and nothing must run: most revisions are so most of the time."""
+        standing = self._standings.get(key)
+        scale = revision.spec.template.scale
+        return (
+            revision.status.phase == "ready"
+            and not self._fleet.members(key)
+            and (standing is None or standing.memory is None)
+            and (key not in self._reachable or (scale.min == 0 and scale.policy != "fixed"))
+        )
 
     def _tick(self, key: RevisionKey, revision: Revision, now: float) -> None:
         standing, load = self._observe(key, revision, now)
@@ -184,10 +221,14 @@ class Scaler:
             facts, standing.configure(revision, self._concurrency), standing.memory, now
         )
         self._reconcile(key, revision, decision.desired, now, waiting=load.waiting)
+        if decision.desired == 0 and not load.waiting and not self._fleet.members(key):
+            standing.memory = None
 
     def _respond(self, key: RevisionKey, now: float) -> None:
         revision = self._mirror.get(Revision, *key)
         if revision is None:
+            for member in self._fleet.members(key):
+                self._fleet.retire(member.id)
             self._pool.fail_waiting(key, NotFound(f"there is no revision {key[1]}"))
             return
         standing, load = self._observe(key, revision, now)
@@ -205,6 +246,7 @@ class Scaler:
         """Puts the load since the last look into the memory; None for a revision that must not run."""
         load = self._pool.sample(key)
         standing = self._standing(key)
+        standing.calls = load.waiting + load.running
         if not self._serves(key):
             if load.waiting:
                 self._pool.fail_waiting(key, standing.error or _not_served(revision))
@@ -283,7 +325,9 @@ class Scaler:
             self._pool.fail_waiting(key, error)
         if standing.proof is not None and not standing.proof.done():
             standing.error = error
-            if now - standing.tried_since >= self._settings.progress:
+            if now - standing.full_since >= self._settings.patience and self._count(key).ready:
+                standing.prove_with_less()
+            elif now - standing.tried_since >= self._settings.progress:
                 standing.give_up(error)
         if alone:
             self._later[key] = now + AGAIN

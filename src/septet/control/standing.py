@@ -20,6 +20,7 @@ class Standing:
         self.emptied: ColdReason = emptied
         self.memory: autoscale.Memory | None = None
         self.failures = 0
+        self.calls = 0
         self.retry_at = 0.0
         self.error: SeptetError | None = None
         self.full_since: float | None = None
@@ -63,6 +64,10 @@ class Standing:
     def prove(self, ready: int) -> None:
         if self.proof is not None and not self.proof.done() and ready >= self._need:
             self.proof.set_result(None)
+
+    def prove_with_less(self) -> None:
+        """It has shown that it starts; there is no room for more before the old revision makes some."""
+        self.prove(self._need)
 
     def give_up(self, error: SeptetError) -> None:
         if self.proof is not None and not self.proof.done():

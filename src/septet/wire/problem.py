@@ -51,7 +51,7 @@ CONTENT_TYPE = b"application/problem+json"
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The body. `type` is `urn:septet:error:<code>`; members without a value are left out, but the first seven
-    are always there. `details` holds only what is safe to show."""
+    are always there. `details` holds what a caller may see."""
 
     type: str
     title: str
@@ -65,6 +65,9 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     invocation: str = ""
     details: dict[str, object] = {}
 
+
+_PRIVATE = frozenset({"trace", "log"})
+"""Details that are the function owner's: whoever calls a public function must not read its source lines."""
 
 _encoder = msgspec.json.Encoder(enc_hook=repr)
 
@@ -85,7 +88,11 @@ def title_of(error: SeptetError) -> str:
 
 
 def render_problem(error: SeptetError, invocation: str) -> ErrorReply:
-    """A reply for any error of the tree; pure."""
+    """A reply for any error of the tree, for whoever made a call; pure."""
+    return _render(error, invocation, owner=False)
+
+
+def _render(error: SeptetError, invocation: str, owner: bool) -> ErrorReply:
     status = status_of(error)
     problem = Problem(
         type=f"urn:septet:error:{error.code}",
@@ -98,9 +105,14 @@ def render_problem(error: SeptetError, invocation: str) -> ErrorReply:
         limit=error.limit,
         hint=error.hint,
         invocation=invocation,
-        details=error.details,
+        details={name: value for name, value in error.details.items() if owner or name not in _PRIVATE},
     )
     return ErrorReply(status, CONTENT_TYPE, _encoder.encode(problem), error_lines(error, status))
+
+
+def render_full_problem(error: SeptetError, invocation: str) -> ErrorReply:
+    """As above with traces and build logs; for the control API, whose callers own what they see."""
+    return _render(error, invocation, owner=True)
 
 
 def error_lines(error: SeptetError, status: int) -> bytes:

@@ -62,7 +62,7 @@ class FakePlatform:
         self.build_log = ""
         self.phases = ["ready"]
         """Phases that the next revision goes through, one at each look."""
-        self.fail_reason = "BuildFailed"
+        self.fail_reason = "build-failed"
         self.call: Callable[[Request], Answer] = lambda request: Answer(
             raw=b"Hello, " + request.body, kind="text/plain"
         )

@@ -80,7 +80,8 @@ def test_names_are_encoded(platform: Any, septet: Any) -> None:
 
 
 def test_problems_keep_their_parts() -> None:
-    body = b'{"type": "urn:septet:error:node-full", "detail": "no memory", "stage": "start", "limit": "memory", "log": "end"}'
+    body = b'{"type": "urn:septet:error:node-full", "detail": "no memory", "stage": "start", "limit": "memory",'
+    body += b'"log": "end"}'
     problem = parse_problem(503, "Service Unavailable", "application/problem+json", body)
     assert (problem.code, problem.stage, problem.limit, problem.extras) == (
         "node-full",
@@ -121,7 +122,8 @@ def test_unix_socket(unix_platform: Path) -> None:
 def test_tls_is_checked_against_the_named_authority(tmp_path: Path) -> None:
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-keyout", tmp_path / "key", "-out", tmp_path / "cert", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"],
+         "-keyout", tmp_path / "key", "-out", tmp_path / "cert", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=IP:127.0.0.1"],
         check=True, capture_output=True,
     )  # fmt: skip
     trust = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -53,7 +53,7 @@ def test_a_failed_build_ends_with_its_log_and_code_1(platform: Any, septet: Any,
     assert result.code == 1
     assert "line 99" in result.err and "line 69" not in result.err
     last = result.err.strip().splitlines()[-1]
-    assert last.startswith("error: hello: hello-00001 did not become ready: BuildFailed: pip ended with 1: ")
+    assert last.startswith("error: hello: hello-00001 did not become ready: build-failed: pip ended with 1")
 
 
 def test_waiting_ends(platform: Any, septet: Any, project: Path) -> None:

@@ -63,11 +63,15 @@ def test_every_field_of_the_template_can_be_written() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("functions:\n  hello:\n    runtime: python\n    memroy: 1\n", ["septet.yaml:4", "'memroy'", "functions.hello", "known are"]),
-        ("functions:\n  hello:\n    runtime: x\n    limits:\n      memroy: 1\n", [":5", "functions.hello.limits", "did you mean 'memory'?"]),
+        ("functions:\n  hello:\n    runtime: python\n    memroy: 1\n",
+         ["septet.yaml:4", "'memroy'", "functions.hello", "known are"]),
+        ("functions:\n  hello:\n    runtime: x\n    limits:\n      memroy: 1\n",
+         [":5", "functions.hello.limits", "did you mean 'memory'?"]),
         ("function: {}\n", [":1", "did you mean 'functions'?"]),
-        ("functions:\n  a:\n    runtime: x\n    secrets:\n      - nam: db\n", ["functions.a.secrets[0]", "did you mean 'name'?"]),
-        ("functions:\n  a:\n    runtime: x\n    scale: {min: many}\n", [":4", "functions.a.scale.min", "Expected `int`, got `str`"]),
+        ("functions:\n  a:\n    runtime: x\n    secrets:\n      - nam: db\n",
+         ["functions.a.secrets[0]", "did you mean 'name'?"]),
+        ("functions:\n  a:\n    runtime: x\n    scale: {min: many}\n",
+         [":4", "functions.a.scale.min", "Expected `int`, got `str`"]),
         ("functions:\n  a:\n    handler: x\n", ["functions.a", "runtime"]),
         ("functions:\n  a:\n    runtime: x\n    access: everyone\n", ["functions.a.access", "everyone"]),
         ("functions:\n  a:\n    runtime: x\n    limits: {timeout: soon}\n", ["functions.a.limits.timeout", "30s"]),
@@ -91,8 +95,10 @@ def test_errors_name_key_place_and_remedy(text: str, words: list[str]) -> None:
 def test_substitution() -> None:
     env = {"NAME": "shop", "MEM": "256", "EMPTY": "", "EVIL": "x\nroutes: {}"}
     project = parse_project(
-        "namespace: ${NAME}\nfunctions:\n  a:\n    runtime: ${LANG_:-python}\n    command: [sh, -c, 'echo $${HOME} $HOME']\n"
-        "    env: {A: '${EVIL}', B: '${EMPTY:-fallback}', C: '${MEM}', D: '${EMPTY}'}\n    limits: {memory: '${MEM}Mi'}\n"
+        "namespace: ${NAME}\nfunctions:\n  a:\n    runtime: ${LANG_:-python}\n"
+        "    command: [sh, -c, 'echo $${HOME} $HOME']\n"
+        "    env: {A: '${EVIL}', B: '${EMPTY:-fallback}', C: '${MEM}', D: '${EMPTY}'}\n"
+        "    limits: {memory: '${MEM}Mi'}\n"
         "    scale:\n      max: ${MEM}\n",
         env,
     )
@@ -104,7 +110,8 @@ def test_substitution() -> None:
 
 def test_merge_keys_and_anchors() -> None:
     project = parse_project(
-        "functions:\n  a: &base\n    runtime: python\n    limits: {memory: 64}\n  b:\n    <<: *base\n    runtime: node\n",
+        "functions:\n  a: &base\n    runtime: python\n    limits: {memory: 64}\n"
+        "  b:\n    <<: *base\n    runtime: node\n",
         {},
     )
     assert (project.functions["b"].runtime, project.functions["b"].limits.memory) == ("node", 64)

@@ -233,10 +233,10 @@ class Client:
         return data[:-2]
 
     async def chunked(self) -> bytes:
-        body = b""
+        pieces = []
         while piece := await self.chunk():
-            body += piece
-        return body
+            pieces.append(piece)
+        return b"".join(pieces)
 
     async def closed(self) -> bytes:
         """Reads to the end of the connection; what came."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol, cast
@@ -12,6 +14,7 @@ from septet.ports.contract import Reply, ReplyHead, RequestHead
 from septet.wire.chunked import LAST_CHUNK, ChunkedDecoder, encode_chunk
 from septet.wire.http1 import MAX_REPLY_HEAD, ReplyHeadFacts, parse_reply_head
 
+_QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 _WITH_LENGTH = frozenset({b"POST", b"PUT", b"PATCH"})
 
 
@@ -56,6 +59,15 @@ class Connection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.abort()
 
+    def acknowledge(self) -> None:
+        """Many servers write head and body apart, and wait for the first to be acknowledged: some 40 ms, unless
+        that is done at once."""
+        if self.transport is not None and _QUICK_ACK is not None:
+            peer = self.transport.get_extra_info("socket")
+            if peer is not None and peer.family in (socket.AF_INET, socket.AF_INET6):
+                with contextlib.suppress(OSError):
+                    peer.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
+
     def hold_reading(self, hold: bool) -> None:
         if self.transport is None or self.transport.is_closing():
             return
@@ -99,6 +111,7 @@ class Transfer:
     """
 
     __slots__ = (
+        "_acknowledged",
         "_answered",
         "_chunks",
         "_connection",
@@ -134,6 +147,7 @@ class Transfer:
         self._left: int | None = None
         self._lost: bool | None = None
         self._answered = False
+        self._acknowledged = False
         self._paused = False
         self._held = False
         self._waiting: list[bytes] = []
@@ -210,6 +224,9 @@ class Transfer:
         self._answered = True
         self._inbox = self._inbox + data if self._inbox else data
         self._read()
+        if not self.over and not self._acknowledged:
+            self._acknowledged = True
+            self._connection.acknowledge()
 
     def lost(self, clean: bool) -> bool:
         """The connection is closed; what it brought before is delivered first. True when the reply was whole."""

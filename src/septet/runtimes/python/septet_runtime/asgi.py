@@ -14,6 +14,8 @@ VERSIONS = {"version": "3.0", "spec_version": "2.4"}
 class StartupFailed(Exception):
     """The application's lifespan said that it cannot start."""
 
+    __module__ = "builtins"  # so that a trace shows the plain name
+
 
 class Lifespan:
     """Startup before the first call, shutdown after the last; an application without it is fine."""

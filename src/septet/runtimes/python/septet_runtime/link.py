@@ -178,6 +178,7 @@ class Link:
         self.waits = None
         self._decoder = frames.Decoder()
         self._kept = b""
+        self._new = []
         self._lock = RLock()
 
     def pump(self, block=True):
@@ -195,6 +196,11 @@ class Link:
             raise LinkClosed
         for frame in self._decoder.feed(data):
             self._receive(*frame)
+        # Only now, so that a call whose cancellation came along is not begun.
+        new, self._new = self._new, []
+        for call in new:
+            if not call.cancelled:
+                self.waits.arrived(call)
 
     def send(self, data):
         with self._lock:
@@ -222,7 +228,7 @@ class Link:
             call = Call(self, stream, head, body, bool(flags & frames.END))
             self.open[stream] = call
             self.waiting.append(call)
-            self.waits.arrived(call)
+            self._new.append(call)
         elif type_ == frames.DRAIN:
             self.draining = True
             self.waits.drained()

@@ -13,6 +13,8 @@ VARARGS = 0x04
 class HandlerNotFound(Exception):
     """The source has nothing that could be called."""
 
+    __module__ = "builtins"  # so that a trace shows the plain name
+
 
 def load(name, code):
     """The handler: `name` is "module:attribute", "file.py:attribute", either alone, or empty."""

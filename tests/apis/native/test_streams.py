@@ -16,7 +16,7 @@ LOGS = "/septet/v1/namespaces/default/functions/hello/logs"
 
 def line(text: str, at: float = NOW, **more: str) -> LogLine:
     facts = {"revision": "hello-00001", "instance": "i1", **more}
-    return LogLine(at=at, namespace="default", function="hello", stream="stdout", text=text, **facts)  # type: ignore[arg-type]
+    return LogLine(at=at, namespace="default", function="hello", stream="stdout", text=text, **facts)
 
 
 async def test_changes_come_as_lines_without_secrets(api: AsgiClient, world: World) -> None:

@@ -78,7 +78,7 @@ class Control:
         )
         self.deployer = Deployer(store, self.mirror, statuses, revising, clock, settings)
         self.collector = Collector(
-            store, self.mirror, statuses, self.fleet, self.deployer, blobs, trees, logs, clock, settings
+            store, self.mirror, statuses, self.fleet, self.scaler, self.deployer, blobs, trees, logs, clock, settings
         )
         self.routing = Routing(self.mirror, statuses, clock)
 

@@ -53,11 +53,11 @@ def _open(archive: Path, raw: IO[bytes], limits: ArchiveLimits) -> Members:
         return read_zip(archive, limits)
     stream: IO[bytes] = raw
     if head[:2] == b"\x1f\x8b":
-        stream = cast(IO[bytes], gzip.open(raw, "rb"))
+        stream = cast(IO[bytes], gzip.GzipFile(fileobj=raw))
     elif head[:3] == b"BZh":
-        stream = cast(IO[bytes], bz2.open(raw, "rb"))
+        stream = cast(IO[bytes], bz2.BZ2File(raw))
     elif head[:6] == b"\xfd7zXZ\x00":
-        stream = cast(IO[bytes], lzma.open(raw, "rb"))
+        stream = cast(IO[bytes], lzma.LZMAFile(raw))  # noqa: SIM115 (the caller closes what is below)
     elif not looks_like_tar(head):
         raise InvalidInput("the upload is neither a zip nor a tar", hint="pack the folder, or send the file as a tar")
     return read_tar(stream.read, limits)

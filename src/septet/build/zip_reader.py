@@ -72,4 +72,11 @@ def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limits: ArchiveLim
     path = clean_path(entry.filename, limits)
     with archive.open(entry) as file:
         target = file.read(4097).decode("utf-8", "surrogateescape") if kind == "symlink" else ""
-        yield Member(path, kind, entry.file_size, bool(mode & 0o111), target, file.read)
+
+        def read(n: int) -> bytes:
+            try:
+                return file.read(n)
+            except _BAD as error:
+                raise InvalidInput(f"the archive's member {entry.filename!r} is damaged: {error}") from error
+
+        yield Member(path, kind, entry.file_size, bool(mode & 0o111), target, read)

@@ -140,6 +140,10 @@ class Dispatcher(Protocol):
         """The caller of a call that was submitted and not assigned is gone: assign and fail come no more."""
         ...
 
+    def crashed(self, exchange: Exchange, error: SeptetError) -> None:
+        """The instance died under a call: calls `exchange.failed` once more, with what is known of the reason."""
+        ...
+
     def finished(self, exchange: Exchange) -> None:
         """A call is over; called once for each exchange that was submitted, with its times and sizes set."""
         ...

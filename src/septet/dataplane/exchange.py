@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from septet.dataplane.correlation import request_id, trace_context
 from septet.dataplane.dispatch import CallTarget
-from septet.model.errors import BadReply, ClientGone, FunctionTimeout, InstanceLost, SeptetError
+from septet.model.errors import BadReply, ClientGone, FunctionCrashed, FunctionTimeout, InstanceLost, SeptetError
 from septet.ports.contract import Link, ReplyHead, RequestHead, Upload
 from septet.ports.signals import RevisionKey
 from septet.wire.fields import HOP_BY_HOP, cut_lines, lines_are_valid
@@ -43,6 +43,7 @@ class Exchange:
     __slots__ = (
         "_attempts",
         "_body_done",
+        "_crashed",
         "_front",
         "_head",
         "_held",
@@ -103,6 +104,7 @@ class Exchange:
         self._up_ended = False
         self._reply_paused = False
         self._over = False
+        self._crashed = False
         self._attempts = 0
         self._informational = 0
 
@@ -145,7 +147,7 @@ class Exchange:
             if self._over and self.error is None and self._head.length == 0:
                 upload.end()
             elif self._over:
-                upload.cancel()
+                upload.cancel(_nothing)
             return
         self._upload = upload
         if self._reply_paused:
@@ -332,6 +334,11 @@ class Exchange:
             return
         if isinstance(error, InstanceLost) and self._may_move():
             self._move()
+        elif isinstance(error, FunctionCrashed) and not self._crashed:
+            # Why it died is known a moment later than that it died.
+            self._crashed = True
+            self._upload = None
+            self._front.desk.dispatcher.crashed(self, error)
         else:
             self._finish(error)
 
@@ -403,8 +410,12 @@ class Exchange:
         self.error = error
         upload, self._upload = self._upload, None
         self._held, self._replay = [], None
+        on_done, self._on_done = self._on_done, None
+        assigned = on_done is not None
         if upload is not None and cancel:
-            upload.cancel()
+            # The instance is free when the function has let go of the call, which may take it a while.
+            upload.cancel(on_done or _nothing)
+            on_done = None
         answer = front.answer
         if error is not None:
             front.refuse(error, self.target.route.render_error, self.invocation, self._reply_lines(b""))
@@ -412,14 +423,17 @@ class Exchange:
             self.status, self.bytes_out = answer.status, answer.sent
         else:
             self.status, self.bytes_out = 499, answer.sent if answer is not None else 0
-        on_done, self._on_done = self._on_done, None
         dispatcher = front.desk.dispatcher
         if on_done is not None:
             on_done()
-        elif isinstance(error, ClientGone):
+        elif not assigned and isinstance(error, ClientGone):
             dispatcher.withdraw(self)
         dispatcher.finished(self)
         front.finished()
+
+
+def _nothing() -> None:
+    pass
 
 
 def rename_lines(lines: bytes, names: dict[bytes, bytes]) -> bytes:

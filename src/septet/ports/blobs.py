@@ -53,6 +53,10 @@ class Trees(Protocol):
         """A new empty writable tree, owned by us, mode 0700; what an earlier try left under `work` goes."""
         ...
 
+    def working(self, work: str) -> Path:
+        """Where a tree in the making stands on this host; NotFound."""
+        ...
+
     async def freeze(self, work: str) -> str:
         """Makes the tree immutable and durable; returns its digest ("tree:<hex>"). An equal tree is kept once.
 

@@ -102,8 +102,9 @@ class Upload(Protocol):
         """The request's body is complete."""
         ...
 
-    def cancel(self) -> None:
-        """The caller is gone or out of time: the reply gets no further call.
+    def cancel(self, on_gone: Callable[[], None]) -> None:
+        """The caller is gone or out of time: the reply gets no further call. `on_gone` is called once, when the
+        instance is free of the call, or lost.
 
         contract.2  A call that was not started never runs; one that runs is told, and, when it does not stop
                     within the link's patience, its instance is no longer used.

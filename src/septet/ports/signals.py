@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from septet.model.errors import SeptetError
-from septet.model.instance import ColdReason
+from septet.model.instance import ColdReason, InstanceExit
 from septet.ports.contract import Link
 
 
@@ -67,6 +67,11 @@ class Demand(Protocol):
 
     def lost(self, key: RevisionKey, instance: str) -> None:
         """The link to an instance broke."""
+        ...
+
+    def explain(self, instance: str, then: Callable[[InstanceExit | None], None]) -> None:
+        """Calls `then` with why an instance ended as soon as that is known, with None when it stays unknown for
+        a second."""
         ...
 
 

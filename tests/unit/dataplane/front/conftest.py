@@ -72,8 +72,9 @@ class FakeUpload:
         if self.on_end:
             self.on_end(self)
 
-    def cancel(self) -> None:
+    def cancel(self, on_gone: Callable[[], None]) -> None:
         self.cancelled = True
+        on_gone()
 
     def pause(self) -> None:
         self.paused = True
@@ -173,6 +174,9 @@ class FakeDispatcher:
     def withdraw(self, exchange: Exchange) -> None:
         self.withdrawn.append(exchange)
         self.waiting.remove(exchange)
+
+    def crashed(self, exchange: Exchange, error: SeptetError) -> None:
+        exchange.failed(error)
 
     def finished(self, exchange: Exchange) -> None:
         self.done.append(exchange)

@@ -1,0 +1,195 @@
+"""Taking away what nobody refers to: old revisions, their bytes, deleted functions' last traces, dead tokens."""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+
+from septet.control.birth import token_name
+from septet.control.deployer import Deployer
+from septet.control.fleet import Fleet
+from septet.control.mirror import Mirror
+from septet.control.references import referred, revisions
+from septet.control.scaler import Scaler
+from septet.control.settings import ControlSettings
+from septet.control.status import Statuses
+from septet.model.errors import Conflict, NotFound
+from septet.model.function import Function, Revision
+from septet.model.objects import Token
+from septet.policy import retention
+from septet.ports.blobs import Blobs, Trees
+from septet.ports.clock import Clock
+from septet.ports.logs import Logs
+from septet.ports.store import Change, Store
+
+log = logging.getLogger("septet.control.collector")
+
+FINALIZER = "septet/instances"
+"""An object with it goes only when none of its instances is left."""
+BUSY = ("pending", "building", "starting")
+
+
+class Collector:
+    """One pass after the other."""
+
+    def __init__(
+        self,
+        store: Store,
+        mirror: Mirror,
+        statuses: Statuses,
+        fleet: Fleet,
+        scaler: Scaler,
+        deployer: Deployer,
+        blobs: Blobs,
+        trees: Trees,
+        logs: Logs,
+        clock: Clock,
+        settings: ControlSettings,
+    ) -> None:
+        self._store = store
+        self._mirror = mirror
+        self._statuses = statuses
+        self._fleet = fleet
+        self._scaler = scaler
+        self._deployer = deployer
+        self._blobs = blobs
+        self._trees = trees
+        self._logs = logs
+        self._clock = clock
+        self._settings = settings
+        self._unused: dict[str, float] = {}
+        self._deleted: set[tuple[str, str]] = set()
+        mirror.listen(self._changed)
+
+    async def run(self) -> None:
+        """Sweeps for ever."""
+        while True:
+            await self.sweep()
+            await self._clock.sleep(self._settings.sweep)
+
+    async def sweep(self) -> None:
+        """One pass over everything. Raises Unavailable."""
+        await self._forget_deleted()
+        for function in self._mirror.all(Function):
+            if function.meta.deleting_since is None:
+                await self._retire(function)
+        for revision in self._mirror.all(Revision):
+            await self._finish(revision)
+        for function in self._mirror.all(Function):
+            await self._finish(function)
+        await self._tokens()
+        await self._bytes()
+
+    def _changed(self, change: Change) -> None:
+        if change.type == "delete" and isinstance(change.obj, Function):
+            self._deleted.add((change.obj.meta.namespace, change.obj.meta.name))
+
+    async def _forget_deleted(self) -> None:
+        """The logs of a function go with it, unless there is a new one of its name."""
+        while self._deleted:
+            namespace, name = self._deleted.pop()
+            if self._mirror.get(Function, namespace, name) is None:
+                await self._logs.delete(namespace, name)
+
+    async def _retire(self, function: Function) -> None:
+        """Notes since when a revision is unused, and deletes those that are no longer kept."""
+        keep = referred(self._mirror, function)
+        found = revisions(self._mirror, function)
+        now = self._clock.wall()
+        for revision in found:
+            since = 0.0 if revision.meta.name in keep else revision.status.unused_since or now
+            if since != revision.status.unused_since:
+                await self._note_unused(revision, since)
+        candidates = [
+            retention.Candidate(
+                revision.meta.name,
+                revision.spec.number,
+                revision.status.phase in BUSY or not self._scaler.idle((revision.meta.namespace, revision.meta.name)),
+                0.0 if revision.meta.name in keep else revision.status.unused_since,
+            )
+            for revision in found
+        ]
+        for name in retention.retired(candidates, keep, function.spec.retain, now, self._settings.settle):
+            await self._delete_revision(function.meta.namespace, name)
+
+    async def _note_unused(self, revision: Revision, since: float) -> None:
+        await self._statuses.change(
+            revision,
+            lambda current: msgspec.structs.replace(
+                current, status=msgspec.structs.replace(current.status, unused_since=since)
+            ),
+        )
+
+    async def _delete_revision(self, namespace: str, name: str) -> None:
+        """First retired, so that its instances end; deleted in a later pass, when none is left."""
+        revision = self._mirror.get(Revision, namespace, name)
+        if revision is None:
+            return
+        if revision.status.phase != "retired":
+            await self._statuses.change(
+                revision,
+                lambda current: msgspec.structs.replace(
+                    current, status=msgspec.structs.replace(current.status, phase="retired")
+                ),
+            )
+            return
+        if self._fleet.members((namespace, name)):
+            return
+        try:
+            await self._store.delete("Revision", namespace, name)
+        except (NotFound, Conflict) as error:
+            log.info("revision %s/%s is not deleted now: %s", namespace, name, error)
+
+    async def _finish(self, obj: Function | Revision) -> None:
+        """Lets an object that is being deleted go, once nothing of it runs any more."""
+        if obj.meta.deleting_since is None or FINALIZER not in obj.meta.finalizers:
+            return
+        namespace, name = obj.meta.namespace, obj.meta.name
+        if isinstance(obj, Function):
+            left = any(m.key[0] == namespace and m.info.function == name for m in self._fleet.members())
+        else:
+            left = bool(self._fleet.members((namespace, name)))
+        if left:
+            return
+        finalizers = tuple(f for f in obj.meta.finalizers if f != FINALIZER)
+        meta = msgspec.structs.replace(obj.meta, finalizers=finalizers)
+        try:
+            await self._store.update(msgspec.structs.replace(obj, meta=meta))
+        except (NotFound, Conflict) as error:
+            log.info("%s/%s is looked at again: %s", namespace, name, error)
+
+    async def _tokens(self) -> None:
+        """Tokens that expired long ago, and those of instances that are gone."""
+        now = self._clock.wall()
+        alive = {token_name(member.id) for member in self._fleet.members()}
+        for token in self._mirror.all(Token):
+            expires = token.spec.expires_at
+            dead = bool(expires) and now - expires >= self._settings.keep_expired
+            orphan = token.meta.name.startswith(token_name("")) and token.meta.name not in alive
+            if dead or (orphan and token.meta.owner is not None):
+                try:
+                    await self._store.delete("Token", "", token.meta.name)
+                except NotFound:
+                    continue
+
+    async def _bytes(self) -> None:
+        """Blobs and trees that nothing has referred to for long. While a build runs nothing is taken away: it may
+        be about to use what is there."""
+        if self._deployer.building:
+            return
+        used: set[str] = set()
+        for function in self._mirror.all(Function):
+            used.add(function.spec.template.source)
+        for revision in self._mirror.all(Revision):
+            used |= {revision.spec.template.source, revision.status.artifact, revision.status.build_log}
+        now = self._clock.now()
+        there = [(digest, self._blobs.delete) for digest in await self._blobs.digests()]
+        there += [(digest, self._trees.delete) for digest in await self._trees.digests()]
+        unused = {digest for digest, _ in there if digest not in used}
+        self._unused = {digest: self._unused.get(digest, now) for digest in unused}
+        for digest, delete in there:
+            since = self._unused.get(digest)
+            if since is not None and now - since >= self._settings.keep_unused:
+                await delete(digest)
+                del self._unused[digest]

@@ -1,0 +1,140 @@
+"""An instance's life: events in, instructions out. It waits for nothing and calls nobody.
+
+    waiting -> starting -> opening -> ready -> draining -> stopping -> gone
+
+`waiting` is for room on the node; `opening` is the contract's: connect, until the process is ready.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from septet.model.errors import FunctionOutOfMemory, SeptetError, StartFailed
+from septet.model.instance import InstanceExit, InstanceState
+
+Phase = Literal["waiting", "starting", "opening", "ready", "draining", "stopping", "gone"]
+
+SHOWN: dict[Phase, InstanceState] = {
+    "waiting": "starting",
+    "starting": "starting",
+    "opening": "running",
+    "ready": "ready",
+    "draining": "draining",
+    "stopping": "draining",
+    "gone": "stopped",
+}
+
+
+class Room(NamedTuple):
+    """There is room now; the sandbox may be asked to start it."""
+
+
+class Running(NamedTuple):
+    """The sandbox says that the process exists."""
+
+
+class Opened(NamedTuple):
+    """The contract opened the link."""
+
+
+class Failed(NamedTuple):
+    """It could not be started, or its link could not be opened."""
+
+    error: SeptetError
+
+
+class Retire(NamedTuple):
+    """It is no longer wanted: running calls may end."""
+
+
+class Idle(NamedTuple):
+    """While draining: nothing runs in it any more, or the time for that is over."""
+
+
+class Lost(NamedTuple):
+    """The link broke."""
+
+
+class Stopped(NamedTuple):
+    """The sandbox says that it is gone."""
+
+    exit: InstanceExit
+
+
+Event = Room | Running | Opened | Failed | Retire | Idle | Lost | Stopped
+
+Do = Literal["launch", "open", "join", "drain", "stop", "kill", "bury", "forget"]
+
+
+class Step(NamedTuple):
+    """The next phase, what to do now in this order, and the error to report as this start's outcome."""
+
+    phase: Phase
+    do: tuple[Do, ...] = ()
+    error: SeptetError | None = None
+
+
+def step(phase: Phase, event: Event) -> Step:
+    """What an event means in a phase; one that means nothing there (it came too late) changes nothing."""
+    if phase == "gone":
+        return Step("gone")
+    if isinstance(event, Stopped):
+        return _stopped(phase, event.exit)
+    if isinstance(event, Retire):
+        return _retire(phase)
+    if isinstance(event, Failed):
+        if phase in ("waiting", "starting", "opening"):
+            return (
+                Step("gone", ("forget",), event.error)
+                if phase == "waiting"
+                else Step("stopping", ("kill",), event.error)
+            )
+        return Step(phase)
+    if isinstance(event, Lost):
+        return Step("stopping", ("bury",)) if phase in ("ready", "draining") else Step(phase)
+    return _forward(phase, event)
+
+
+def _forward(phase: Phase, event: Room | Running | Opened | Idle) -> Step:
+    if phase == "waiting" and isinstance(event, Room):
+        return Step("starting", ("launch",))
+    if phase == "starting" and isinstance(event, Running):
+        return Step("opening", ("open",))
+    if phase == "opening" and isinstance(event, Opened):
+        return Step("ready", ("join",))
+    if phase == "draining" and isinstance(event, Idle):
+        return Step("stopping", ("stop",))
+    return Step(phase)
+
+
+def _retire(phase: Phase) -> Step:
+    if phase == "waiting":
+        return Step("gone", ("forget",))
+    if phase in ("starting", "opening"):
+        return Step("stopping", ("kill",))
+    return Step("draining", ("drain",)) if phase == "ready" else Step(phase)
+
+
+def _stopped(phase: Phase, exit: InstanceExit) -> Step:
+    error = ended(exit) if phase in ("starting", "opening") else None
+    return Step("gone", ("forget",), error)
+
+
+def ended(exit: InstanceExit) -> SeptetError:
+    """The error of a process that ended before it was ready."""
+    if exit.limit == "memory":
+        return FunctionOutOfMemory(
+            "the process used more memory than it may before it was ready",
+            hint="raise limits.memory",
+            limit="memory",
+            stage="start",
+        )
+    how = exit.message or (
+        f"it was killed by signal {exit.signal}" if exit.signal else f"it ended with code {exit.code}"
+    )
+    return StartFailed(
+        f"the process ended before it was ready: {how}",
+        hint="look at the function's logs",
+        limit=exit.limit,
+        details={"code": exit.code, "signal": exit.signal},
+    )

@@ -1,0 +1,67 @@
+"""Route objects: whether what they lead to exists."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from septet.control.mirror import Mirror
+from septet.control.references import revisions
+from septet.control.status import Statuses, with_condition
+from septet.model.function import Function
+from septet.model.meta import Condition
+from septet.model.objects import Route, RouteStatus, RouteTarget
+from septet.ports.clock import Clock
+from septet.ports.store import Change
+
+
+class Routing:
+    """Writes the status of routes."""
+
+    def __init__(self, mirror: Mirror, statuses: Statuses, clock: Clock) -> None:
+        self._mirror = mirror
+        self._statuses = statuses
+        self._clock = clock
+        self._wake = asyncio.Event()
+        self._wake.set()
+        mirror.listen(self._changed)
+
+    async def run(self) -> None:
+        """Looks at every route when anything they depend on has changed, for ever."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            for route in self._mirror.all(Route):
+                await self._statuses.change(route, self._seen)
+
+    def _changed(self, change: Change) -> None:
+        if change.kind in ("Route", "Function", "Revision"):
+            self._wake.set()
+
+    def _seen(self, route: Route) -> Route:
+        problems = [problem for target in route.spec.targets if (problem := self._problem(route, target))]
+        condition = Condition(
+            type="Ready",
+            status=not problems,
+            reason="TargetMissing" if problems else "Ready",
+            message="; ".join(problems),
+            observed_generation=route.meta.generation,
+            changed_at=self._clock.wall(),
+        )
+        status: RouteStatus = msgspec.structs.replace(
+            route.status,
+            observed_generation=route.meta.generation,
+            conditions=with_condition(route.status.conditions, condition),
+        )
+        return msgspec.structs.replace(route, status=status)
+
+    def _problem(self, route: Route, target: RouteTarget) -> str:
+        function = self._mirror.get(Function, route.meta.namespace, target.function)
+        if function is None:
+            return f"there is no function {target.function!r}"
+        if target.revision and not any(r.meta.name == target.revision for r in revisions(self._mirror, function)):
+            return f"function {target.function!r} has no revision {target.revision!r}"
+        if target.tag and not any(traffic.tag == target.tag for traffic in function.status.traffic):
+            return f"function {target.function!r} has no tag {target.tag!r}"
+        return ""

@@ -1,0 +1,147 @@
+"""Trees of files as directories: writable ones while they are made, frozen ones under their digest."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from septet.drivers.blobs.durable import disk_errors, sync_directory
+from septet.model.errors import InvalidInput, NotFound
+
+_DIGEST = re.compile(r"tree:([0-9a-f]{64})")
+_WORK = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
+
+
+class DirectoryTrees:
+    """`<root>/frozen/<digest>` and `<root>/work/<name>`; what is being removed stands in `<root>/gone`."""
+
+    def __init__(self, root: Path) -> None:
+        self._frozen = root / "frozen"
+        self._work = root / "work"
+        self._gone = root / "gone"
+        with disk_errors("making the tree directory"):
+            for folder in (root, self._frozen, self._work, self._gone):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for left in self._gone.iterdir():
+                _remove(left)
+
+    async def create(self, work: str) -> Path:
+        await self.discard(work)
+        path = self._place(work)
+        with disk_errors("making a tree"):
+            path.mkdir(mode=0o700)
+        return path
+
+    def working(self, work: str) -> Path:
+        path = self._place(work)
+        if not path.is_dir():
+            raise NotFound(f"there is no tree in the making named {work!r}")
+        return path
+
+    async def freeze(self, work: str) -> str:
+        path = self.working(work)
+        with disk_errors("freezing a tree"):
+            return await asyncio.to_thread(self._freeze, path)
+
+    async def discard(self, work: str) -> None:
+        await asyncio.to_thread(self._discard, self._place(work))
+
+    def path(self, digest: str) -> Path:
+        found = _DIGEST.fullmatch(digest)
+        path = self._frozen / found[1] if found else None
+        if path is None or not path.is_dir():
+            raise NotFound(f"there is no tree {digest[:80]!r}", details={"kind": "Tree", "name": digest[:80]})
+        return path
+
+    async def delete(self, digest: str) -> None:
+        with contextlib.suppress(NotFound):
+            await asyncio.to_thread(self._discard, self.path(digest))
+
+    async def digests(self) -> list[str]:
+        return await asyncio.to_thread(lambda: [f"tree:{path.name}" for path in self._frozen.iterdir()])
+
+    def _place(self, work: str) -> Path:
+        if not _WORK.fullmatch(work):
+            raise InvalidInput(f"{work!r} is no name for a tree")
+        return self._work / work
+
+    def _freeze(self, path: Path) -> str:
+        digest = _seal(path)
+        target = self._frozen / digest
+        if target.exists():
+            self._discard(path)
+        else:
+            path.rename(target)
+            sync_directory(self._frozen)
+        return f"tree:{digest}"
+
+    def _discard(self, path: Path) -> None:
+        """Out of sight in one step, then away: a crash in between leaves nothing that counts."""
+        if path.exists():
+            gone = self._gone / f"{path.name}.{os.urandom(6).hex()}"
+            path.rename(gone)
+            _remove(gone)
+
+
+def _walk(root: Path) -> Iterator[os.DirEntry[str]]:
+    """Everything below, each directory before what is in it, in the order of names."""
+    with os.scandir(root) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    for entry in found:
+        yield entry
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(Path(entry.path))
+
+
+def _seal(root: Path) -> str:
+    """Takes away write permission, syncs every file, and returns the digest of names, kinds and contents."""
+    seen = hashlib.sha256()
+    folders = [root]
+    for entry in _walk(root):
+        name = os.fsencode(os.path.relpath(entry.path, root))
+        mode = entry.stat(follow_symlinks=False).st_mode
+        if stat.S_ISLNK(mode):
+            _note(seen, b"link", name, os.fsencode(Path(entry.path).readlink()))
+        elif stat.S_ISDIR(mode):
+            folders.append(Path(entry.path))
+            _note(seen, b"folder", name, b"")
+        elif stat.S_ISREG(mode):
+            executable = bool(mode & 0o111)
+            _note(seen, b"program" if executable else b"file", name, _file(entry.path, executable))
+        else:
+            raise InvalidInput(f"{os.fsdecode(name)!r} is no file, folder or link", hint="remove it from the build")
+    for folder in reversed(folders):
+        # Instances run as other users: they may read what they can reach, and only their mount reaches it.
+        folder.chmod(0o555)
+        sync_directory(folder)
+    return seen.hexdigest()
+
+
+def _file(path: str, executable: bool) -> bytes:
+    seen = hashlib.sha256()
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb") as file:
+        os.fchmod(fd, 0o555 if executable else 0o444)
+        while chunk := file.read(1024 * 1024):
+            seen.update(chunk)
+        os.fsync(fd)
+    return seen.digest()
+
+
+def _note(seen: hashlib._Hash, *parts: bytes) -> None:
+    for part in parts:
+        seen.update(b"%d:" % len(part) + part)
+
+
+def _remove(path: Path) -> None:
+    """Removes a tree whose directories are read-only."""
+    for folder, _, _ in os.walk(path):
+        os.chmod(folder, 0o700)  # noqa: PTH101 (a string from os.walk)
+    shutil.rmtree(path, ignore_errors=False)

@@ -1,0 +1,204 @@
+"""The frames contract: many calls on one stream to a runtime of ours."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import cast
+
+import msgspec
+
+from septet.drivers.contract.frame_stream import FrameStream, Raised
+from septet.drivers.contract.opening import connect_until, not_in_time
+from septet.model.errors import FunctionCrashed, InitFailed, InstanceLost, SeptetError, StartFailed, Unavailable
+from septet.model.function import FunctionTemplate
+from septet.model.instance import InstanceInfo
+from septet.ports.contract import Connect, Link, LogHandler, Reply, RequestHead, Upload
+from septet.wire import frames
+
+
+class Ready(msgspec.Struct, frozen=True):
+    ok: bool
+    concurrency: int = 1
+    version: int = 1
+    type: str = "Error"
+    message: str = ""
+    trace: str = ""
+
+
+class FramesLink(asyncio.Protocol):
+    """A link over one stream. It is lost when the stream ends or the process breaks the protocol."""
+
+    def __init__(self, instance: InstanceInfo, on_lost: Callable[[], None], on_log: LogHandler) -> None:
+        self.instance = instance
+        self.loop = asyncio.get_running_loop()
+        self.writable = True
+        self.ready: asyncio.Future[Ready] = self.loop.create_future()
+        self._on_lost = on_lost
+        self._on_log = on_log
+        self._transport: asyncio.Transport | None = None
+        self._decoder = frames.FrameDecoder()
+        self._streams: dict[int, FrameStream] = {}
+        self._next = 0
+        self._lost = False
+        self._idle: asyncio.Event | None = None
+
+    # -- Link
+
+    def begin(self, head: RequestHead, reply: Reply) -> Upload:
+        if self._lost or self._transport is None:
+            raise InstanceLost("the link to the instance is closed")
+        self._next += 1
+        stream = self._streams[self._next] = FrameStream(self, self._next, head, reply)
+        stream.open()
+        return stream
+
+    async def close(self, grace: float) -> None:
+        if self._transport is None or self._lost:
+            return
+        self.send(frames.encode(frames.DRAIN, 0))
+        if self._streams and grace > 0:
+            self._idle = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), grace)
+        self._lose("the link was closed")
+
+    # -- for streams
+
+    def send(self, data: bytes) -> None:
+        if self._transport is not None and not self._lost:
+            self._transport.write(data)
+
+    def forget(self, stream: int) -> None:
+        self._streams.pop(stream, None)
+        if self._idle is not None and not self._streams:
+            self._idle.set()
+
+    def give_up(self, why: str) -> None:
+        self._lose(why)
+
+    # -- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for frame in self._decoder.feed(data):
+                if self._lost:
+                    return
+                self._receive(frame)
+        except frames.FrameError as error:
+            self._lose(f"the runtime broke the frame protocol: {error}")
+
+    def pause_writing(self) -> None:
+        self.writable = False
+
+    def resume_writing(self) -> None:
+        self.writable = True
+        for stream in list(self._streams.values()):
+            stream.flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lose("the process ended")
+
+    # -- inside
+
+    def _receive(self, frame: frames.Frame) -> None:
+        if frame.type == frames.READY:
+            self._be_ready(frame.body)
+        elif frame.type == frames.LOG:
+            known = self._streams.get(frame.stream)
+            name = "stderr" if frame.head == b"stderr" else "stdout"
+            self._on_log(known.invocation if known else "", name, frame.body)
+        elif stream := self._streams.get(frame.stream):
+            stream.receive(frame)
+        elif not 0 < frame.stream <= self._next:
+            raise frames.FrameError(f"a frame for the call {frame.stream}, which there never was")
+
+    def _be_ready(self, body: bytes) -> None:
+        if self.ready.done():
+            raise frames.FrameError("READY came twice")
+        try:
+            self.ready.set_result(msgspec.json.decode(body, type=Ready))
+        except msgspec.DecodeError as error:
+            raise frames.FrameError("a READY frame that is no JSON") from error
+
+    def _lose(self, why: str) -> None:
+        if self._lost:
+            return
+        self._lost = True
+        if self._transport is not None:
+            self._transport.abort()
+        if not self.ready.done():
+            self.ready.set_exception(StartFailed(f"the function was not ready: {why}", hint="see its log"))
+            self.ready.exception()
+        for stream in list(self._streams.values()):
+            stream.fail(_lost_error(stream.started, why))
+        self._streams.clear()
+        if self._idle is not None:
+            self._idle.set()
+        self._on_lost()
+
+
+class FramesContract:
+    """Opens frame links (`ports.contract.Contract`)."""
+
+    name = "frames"
+
+    async def open(
+        self,
+        connect: Connect,
+        instance: InstanceInfo,
+        template: FunctionTemplate,
+        *,
+        deadline: float,
+        on_lost: Callable[[], None],
+        on_log: LogHandler,
+    ) -> Link:
+        link: FramesLink | None = None
+        opened = False
+
+        def lost() -> None:
+            if opened:
+                on_lost()
+
+        def make() -> FramesLink:
+            nonlocal link
+            link = FramesLink(instance, lost, on_log)
+            return link
+
+        await connect_until(connect, make, deadline)
+        assert link is not None
+        try:
+            async with asyncio.timeout_at(deadline):
+                ready = await asyncio.shield(link.ready)
+        except TimeoutError as error:
+            link.give_up("it was not ready in time")
+            raise not_in_time("the runtime did not report that it loaded the handler") from error
+        except asyncio.CancelledError:
+            link.give_up("nobody waits for it")
+            raise
+        if not ready.ok:
+            link.give_up("the handler could not be loaded")
+            raise _init_failed(Raised(ready.type, ready.message, ready.trace))
+        opened = True
+        return link
+
+    async def specialise(self, link: Link, template: FunctionTemplate, artifact: str, *, deadline: float) -> Link:
+        raise Unavailable("instances of this platform are made for one function", hint="start a new instance")
+
+
+def _init_failed(raised: Raised) -> InitFailed:
+    return InitFailed(
+        f"the handler could not be loaded: {raised.type}: {raised.message}",
+        hint="fix the source and deploy again; the old revision keeps serving",
+        details={"type": raised.type, "trace": raised.trace},
+    )
+
+
+def _lost_error(started: bool, why: str) -> SeptetError:
+    if started:
+        return FunctionCrashed(f"the function's process ended while it ran this call: {why}")
+    return InstanceLost(f"the instance was lost before the call began: {why}")

@@ -1,0 +1,1 @@
+"""The `process` sandbox: namespaces, cgroups, seccomp and Landlock around an ordinary process of this host."""

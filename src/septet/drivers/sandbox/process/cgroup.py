@@ -1,0 +1,261 @@
+"""Control groups, on hosts with version 2, version 1, or some controllers on each (hybrid).
+
+Every instance gets a group below our own: `<where this process stands>/septet-<key>/<instance>`. The key is
+derived from the state directory, so two platforms on one host never touch each other's groups.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from septet.model.function import Limits
+from septet.model.instance import InstanceStats
+
+_MIB = 1024 * 1024
+_PERIOD = 100_000
+_WANTED = ("memory", "cpu", "pids")
+_OWN_LEAF = "septet-platform"
+
+
+@dataclass(frozen=True)
+class Hierarchy:
+    """One mounted hierarchy: its version, the group this process stands in, and our controllers there."""
+
+    version: int
+    own: Path
+    controllers: frozenset[str]
+
+
+def detect(mountinfo: str, own: str) -> list[Hierarchy]:
+    """Hierarchies from the texts of /proc/self/mountinfo and /proc/self/cgroup."""
+    paths: dict[str, str] = {}
+    for line in own.splitlines():
+        _, names, path = line.split(":", 2)
+        for name in names.split(","):
+            paths[name] = path
+    found = [item for line in mountinfo.splitlines() for item in _mounted(line, paths)]
+    taken: set[str] = set()
+    kept: list[Hierarchy] = []
+    for item in found:  # a hierarchy may be mounted twice
+        if item.controllers and not item.controllers & taken:
+            taken |= item.controllers
+            kept.append(item)
+    return kept
+
+
+def _mounted(line: str, paths: dict[str, str]) -> list[Hierarchy]:
+    left, _, right = line.partition(" - ")
+    _, _, _, mounted_root, point, *_ = left.split(" ")
+    kind, _, options = right.split(" ", 2)
+    if kind == "cgroup2" and "" in paths:
+        return [_version_2(point, mounted_root, paths[""])]
+    if kind != "cgroup":
+        return []
+    names = frozenset(options.split(",")) & {*_WANTED, "cpuacct"}
+    if not names:
+        return []
+    return [Hierarchy(1, _below(point, mounted_root, paths.get(min(names), "/")), names)]
+
+
+def _version_2(point: str, mounted_root: str, path: str) -> Hierarchy:
+    own = _below(point, mounted_root, path)
+    if own.name == _OWN_LEAF:
+        own = own.parent  # we moved ourselves there
+    names: frozenset[str] = frozenset()
+    with contextlib.suppress(OSError):
+        names = frozenset((own / "cgroup.controllers").read_text().split()) & set(_WANTED)
+    return Hierarchy(2, own, names)
+
+
+def _below(point: str, mounted_root: str, path: str) -> Path:
+    inside = path.removeprefix(mounted_root) if mounted_root != "/" else path
+    own = Path(point) / inside.lstrip("/")
+    return own if own.is_dir() else Path(point)
+
+
+@dataclass
+class Group:
+    """One instance's groups. `files` are what its first process writes itself into."""
+
+    folders: dict[str, Path]
+    versions: dict[str, int]
+    files: list[str] = field(default_factory=list)
+
+    def oom_kills(self) -> int:
+        """Processes that the kernel killed because the memory limit was reached."""
+        name = "memory.events" if self.versions.get("memory") == 2 else "memory.oom_control"
+        return _counter(self.folders.get("memory"), name, "oom_kill")
+
+    def refused_forks(self) -> int:
+        """Processes that could not be made because of the limit on their number."""
+        return _counter(self.folders.get("pids"), "pids.events", "max")
+
+    def stats(self) -> InstanceStats:
+        memory, two = self.folders.get("memory"), self.versions.get("memory") == 2
+        now = _number(memory, "memory.current" if two else "memory.usage_in_bytes")
+        peak = _number(memory, "memory.peak" if two else "memory.max_usage_in_bytes")
+        return InstanceStats(
+            memory=now,
+            memory_peak=max(peak, now),
+            cpu_seconds=self._cpu(),
+            pids=_number(self.folders.get("pids"), "pids.current"),
+        )
+
+    def _cpu(self) -> float:
+        if self.versions.get("cpu") == 2:
+            return _counter(self.folders.get("cpu"), "cpu.stat", "usage_usec") / 1e6
+        return _number(self.folders.get("cpuacct"), "cpuacct.usage") / 1e9
+
+    def remove(self) -> bool:
+        """True when nothing of it is left; a group that still holds a dying process stays for another try."""
+        gone = True
+        for folder in set(self.folders.values()):
+            try:
+                folder.rmdir()
+            except FileNotFoundError:
+                continue
+            except OSError:
+                gone = False
+        return gone
+
+
+class Cgroups:
+    """Our groups on this host. `hard` says whether memory, processor and processes can all be limited."""
+
+    def __init__(self, hierarchies: Iterable[Hierarchy], key: str) -> None:
+        self._hierarchies = list(hierarchies)
+        self._name = f"septet-{key}"
+        self.hard = False
+        self.why = ""
+
+    def open(self) -> None:
+        """Removes what an earlier life left here, and makes our groups; sets `hard`, or `why` not."""
+        try:
+            for hierarchy in self._hierarchies:
+                _clear(hierarchy.own / self._name)
+                self._prepare(hierarchy)
+        except OSError as error:
+            self.why = f"{error.strerror}: {error.filename}"
+            self.close()
+            return
+        have = set().union(*(item.controllers for item in self._hierarchies)) if self._hierarchies else set()
+        missing = [name for name in _WANTED if name not in have]
+        self.hard = not missing
+        self.why = f"no control group controller for {', '.join(missing)}" if missing else ""
+        if missing:
+            self.close()
+
+    def try_out(self) -> None:
+        """As `open`, for a look: sets `hard` and `why` and leaves nothing. Only while the driver is not open."""
+        trial = Cgroups(self._hierarchies, f"trial-{os.getpid()}")
+        trial.open()
+        trial.close()
+        self.hard, self.why = trial.hard, trial.why
+
+    def _prepare(self, hierarchy: Hierarchy) -> None:
+        base = hierarchy.own / self._name
+        if hierarchy.version == 1:
+            base.mkdir(exist_ok=True)
+            return
+        wanted = " ".join(f"+{name}" for name in sorted(hierarchy.controllers))
+        # A group with processes of its own cannot give controllers to groups below it (the root group can).
+        if (hierarchy.own / "cgroup.type").exists():
+            leaf = hierarchy.own / _OWN_LEAF
+            leaf.mkdir(exist_ok=True)
+            for pid in (hierarchy.own / "cgroup.procs").read_text().split():
+                with contextlib.suppress(ProcessLookupError):
+                    (leaf / "cgroup.procs").write_text(pid)
+        (hierarchy.own / "cgroup.subtree_control").write_text(wanted)
+        base.mkdir(exist_ok=True)
+        (base / "cgroup.subtree_control").write_text(wanted)
+
+    def create(self, instance: str, limits: Limits) -> Group:
+        """The groups of a new instance with its limits set. OSError."""
+        group = Group({}, {})
+        try:
+            for hierarchy in self._hierarchies:
+                folder = hierarchy.own / self._name / instance
+                folder.mkdir()
+                for name in hierarchy.controllers:
+                    group.folders[name] = folder
+                    group.versions[name] = hierarchy.version
+                _set(folder, hierarchy, limits)
+                group.files.append(str(folder / "cgroup.procs"))
+        except OSError:
+            group.remove()
+            raise
+        return group
+
+    def close(self) -> None:
+        for hierarchy in self._hierarchies:
+            with contextlib.suppress(OSError):
+                _clear(hierarchy.own / self._name)
+
+    def bases(self) -> list[str]:
+        """Where our groups are, for the next life to clear if it stands elsewhere."""
+        return [str(item.own / self._name) for item in self._hierarchies]
+
+
+def clear(base: str) -> None:
+    """Removes the groups of an earlier life, and kills what is in them."""
+    with contextlib.suppress(OSError):
+        _clear(Path(base))
+
+
+def _set(folder: Path, hierarchy: Hierarchy, limits: Limits) -> None:
+    memory = str(limits.memory * _MIB)
+    quota = str(max(1000, int(limits.cpu * _PERIOD)))
+    pids = str(limits.pids + 1)  # the first process is ours
+    names = hierarchy.controllers
+    values: dict[str, str] = {}
+    if hierarchy.version == 2:
+        if "memory" in names:
+            values |= {"memory.max": memory, "memory.swap.max": "0", "memory.oom.group": "1"}
+        if "cpu" in names:
+            values["cpu.max"] = f"{quota} {_PERIOD}"
+    else:
+        if "memory" in names:
+            values |= {"memory.limit_in_bytes": memory, "memory.memsw.limit_in_bytes": memory, "memory.swappiness": "0"}
+        if "cpu" in names:
+            values |= {"cpu.cfs_period_us": str(_PERIOD), "cpu.cfs_quota_us": quota}
+    if "pids" in names:
+        values["pids.max"] = pids
+    for name, value in values.items():
+        # Swap accounting, and killing a group as one, are not in every kernel.
+        if (folder / name).exists():
+            (folder / name).write_text(value)
+
+
+def _clear(base: Path) -> None:
+    if not base.is_dir():
+        return
+    for folder in [*(path for path in base.iterdir() if path.is_dir()), base]:
+        for pid in (folder / "cgroup.procs").read_text().split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _counter(folder: Path | None, file: str, name: str) -> int:
+    if folder is None:
+        return 0
+    with contextlib.suppress(OSError, ValueError):
+        for line in (folder / file).read_text().splitlines():
+            key, _, value = line.partition(" ")
+            if key == name:
+                return int(value)
+    return 0
+
+
+def _number(folder: Path | None, file: str) -> int:
+    if folder is None:
+        return 0
+    with contextlib.suppress(OSError, ValueError):
+        return int((folder / file).read_text())
+    return 0

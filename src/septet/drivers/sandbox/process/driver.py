@@ -1,0 +1,421 @@
+"""The process sandbox behind its port: instances are processes of this host, each within its own walls."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from septet.drivers.sandbox.process import cgroup, doctor, ownership, plain, supervise
+from septet.drivers.sandbox.process.egress import Egress
+from septet.drivers.sandbox.process.egress_rules import parse_allow
+from septet.drivers.sandbox.process.instance import Instance
+from septet.drivers.sandbox.process.launch import LauncherProcess
+from septet.drivers.sandbox.process.output import OutputPipe
+from septet.drivers.sandbox.process.resolve import Host, Resolver
+from septet.drivers.sandbox.process.settings import ProcessSettings
+from septet.drivers.sandbox.process.skeleton import Skeleton, privileged_files, proc_masks
+from septet.drivers.sandbox.process.spec import Header, Spec
+from septet.model.errors import Conflict, InvalidInput, NodeFull, NotFound, SeptetError, Unavailable
+from septet.model.instance import InstanceEvent, InstanceExit, InstanceInfo, InstanceStats
+from septet.model.runtime import Runtime
+from septet.ports.blobs import Trees
+from septet.ports.clock import Clock
+from septet.ports.sandbox import (
+    Capabilities,
+    Check,
+    EventHandler,
+    GatewayHandler,
+    LaunchRequest,
+    OutputSink,
+    ProtocolFactory,
+)
+
+_MIB = 1024 * 1024
+_REMOVE_TRIES = 50
+
+
+class ProcessSandbox:
+    """Instances in namespaces and control groups, or with level "none" plain processes (ports/sandbox.py)."""
+
+    name = "process"
+
+    def __init__(
+        self,
+        *,
+        runtimes: Mapping[str, Runtime],
+        runtime_folder: Callable[[str], Path],
+        trees: Trees,
+        state_dir: Path,
+        settings: ProcessSettings,
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._state = state_dir
+        self._walls = settings.level == "full"
+        self._rootless = os.geteuid() != 0
+        self._key = hashlib.sha256(str(state_dir.absolute()).encode()).hexdigest()[:8]
+        self._runtimes = runtimes
+        self._skeleton = Skeleton(state_dir / "skeleton")
+        self._resolver = Resolver(runtimes, runtime_folder, trees, self._skeleton, settings)
+        self._plain = plain.PlainResolver(self._resolver, runtime_folder, state_dir / "plain")
+        self._egress = Egress(replace(settings.egress, tag=self._key[:3]))
+        self._egress_why = ""
+        self._cgroups = self._detect()
+        self._launcher = LauncherProcess(settings.python, self._heard, self._launcher_lost)
+        self._instances: dict[str, Instance] = {}
+        self._ids: set[int] = set()
+        self._next_id = 0
+        self._on_event: EventHandler | None = None
+        self._output: OutputSink | None = None
+        self._on_gateway: GatewayHandler | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._supervisor: asyncio.Task[None] | None = None
+
+    # -- life of the driver -----------------------------------------------------------------------------------
+
+    async def open(self, on_event: EventHandler, output: OutputSink, on_gateway: GatewayHandler | None) -> None:
+        self._on_event, self._output, self._on_gateway = on_event, output, on_gateway
+        self._state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            await asyncio.to_thread(self._prepare)
+            if self._walls:
+                await self._egress.cleanup()
+                self._egress_why = _missing(await self._egress.probe())
+            self._launcher.open()
+        except OSError as error:
+            raise Unavailable(
+                f"the process sandbox cannot start: {error}", hint="run `septet doctor` to see what this host lacks"
+            ) from error
+        if not self._cgroups.hard:
+            self._supervisor = asyncio.create_task(self._supervise())
+
+    def _prepare(self) -> None:
+        self._clear_groups()
+        self._cgroups.open()
+        (self._state / "cgroups.json").write_text(json.dumps(self._cgroups.bases()))
+        self._plain.clear()
+        if self._walls:
+            self._skeleton.prepare()
+            self._resolver.proc_masks = proc_masks()
+            self._resolver.masks = privileged_files(self._skeleton.host_folders())
+
+    def _clear_groups(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            for base in json.loads((self._state / "cgroups.json").read_text()):
+                cgroup.clear(base)
+
+    def _detect(self) -> cgroup.Cgroups:
+        try:
+            found = cgroup.detect(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text())
+        except OSError:
+            found = []
+        return cgroup.Cgroups(found, self._key)
+
+    async def close(self) -> None:
+        await asyncio.gather(*(self.stop(name, 0) for name in list(self._instances)))
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.gather(self._supervisor, return_exceptions=True)
+            self._supervisor = None
+        await self._launcher.close()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._walls:
+            await self._egress.close()
+        self._cgroups.close()
+
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            gateway=True,
+            egress=not self._egress_why,
+            limits="hard" if self._cgroups.hard else "best effort",
+        )
+
+    async def probe(self) -> list[Check]:
+        checks = await doctor.probe(self._settings.python, self._cgroups, self._runtimes)
+        return [*checks, *await self._egress.probe()]
+
+    # -- start ------------------------------------------------------------------------------------------------
+
+    async def start(self, request: LaunchRequest) -> InstanceInfo:
+        if not self._launcher.alive:
+            raise Unavailable(
+                "the process sandbox is not open", hint="the launcher may have died: start the platform again"
+            )
+        if request.id in self._instances:
+            raise Conflict(f"instance {request.id} exists already")
+        container = self._resolver.container(request)
+        if request.network.mode == "egress":
+            self._check_egress(request)
+        egress = self._walls and request.network.mode == "egress"
+        host_id = self._take_id()
+        try:
+            spec = self._spec(request, host_id)
+            group = self._cgroups.create(request.id, container.limits) if self._cgroups.hard else None
+        except OSError as error:
+            self._ids.discard(host_id)
+            raise Unavailable(f"no control group for instance {request.id}: {error}") from error
+        except BaseException:
+            self._ids.discard(host_id)
+            raise
+        info = InstanceInfo(
+            id=request.id,
+            namespace=request.namespace,
+            function=request.function,
+            revision=request.revision,
+            driver=self.name,
+            state="starting",
+            protocol=request.protocol,
+            started_at=self._clock.wall(),
+            memory=container.limits.memory,
+            labels=dict(request.labels),
+        )
+        instance = Instance(request, info, host_id, group, self)
+        instance.walls, instance.egress = self._walls, egress
+        self._instances[request.id] = instance
+        try:
+            if self._walls and not self._rootless:
+                instance.writable = [item.source for item in spec.mounts if item.writable]
+                for path in instance.writable:
+                    await asyncio.to_thread(ownership.give, path, spec.uid, spec.gid)
+            await self._launch(instance, replace(spec, cgroups=group.files if group else []))
+        except BaseException as error:
+            await self._abandon(instance)
+            if isinstance(error, OSError):
+                raise Unavailable(f"instance {request.id} could not be started: {error}") from error
+            raise
+        return info
+
+    def _check_egress(self, request: LaunchRequest) -> None:
+        if not self._walls:
+            parse_allow(request.network.allow)  # nothing enforces it, but it has to be well formed
+            return
+        if self._egress_why:
+            raise InvalidInput(
+                f"network mode egress does not work on this host: {self._egress_why}",
+                hint="run `septet doctor`, or use network mode none",
+                details={"field": "network"},
+            )
+        self._egress.check(request.network.allow, self._rootless)
+
+    def _spec(self, request: LaunchRequest, host_id: int) -> Spec:
+        if not self._walls:
+            return self._plain.spec(request)
+        host = Host(host_id, os.getgid() if self._rootless else host_id, self._rootless, self._cgroups.hard)
+        servers = self._egress.resolvers() if request.network.mode == "egress" else ()
+        return self._resolver.spec(request, host, servers)
+
+    def _take_id(self) -> int:
+        """A uid that no other instance has; the ordinary user has only its own."""
+        if self._rootless or not self._walls:
+            return os.getuid()
+        for _ in range(self._settings.uid_count):
+            candidate = self._settings.uid_base + self._next_id
+            self._next_id = (self._next_id + 1) % self._settings.uid_count
+            if candidate not in self._ids:
+                self._ids.add(candidate)
+                return candidate
+        raise NodeFull("every uid of the sandbox's range is in use", limit=f"uid_count={self._settings.uid_count}")
+
+    async def _launch(self, instance: Instance, spec: Spec) -> None:
+        """Makes the descriptors, hands the child's ends to the launcher, and takes ours over."""
+        with contextlib.ExitStack() as undo:
+            file = os.memfd_create("spec", os.MFD_CLOEXEC)
+            undo.callback(os.close, file)
+            _fill(file, spec.encode())
+            control, control_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            undo.enter_context(control)
+            child = [os.dup(file), control_end.detach()]
+            pipes: list[tuple[int, OutputPipe]] = []
+            for stream in ("stdout", "stderr"):
+                reader, writer_end = os.pipe2(os.O_CLOEXEC)
+                if spec.walls and not spec.rootless:
+                    # /dev/stdout opens the pipe anew, as whoever the function runs as.
+                    os.fchown(writer_end, spec.uid, spec.gid)
+                child.append(writer_end)
+                pipes.append((reader, self._pipe(instance, stream)))
+            link = None
+            if spec.link:
+                link, link_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+                child.append(link_end.detach())
+            undo.pop_all()
+            os.close(file)
+        header = Header(
+            id=spec.id,
+            walls=spec.walls,
+            rootless=spec.rootless,
+            uid=spec.uid,
+            gid=spec.gid,
+            family=self._resolver.family(instance.request.containers[0]),
+        )
+        await instance.attach(control, link, pipes)
+        self._launcher.launch(header, child)
+
+    def _pipe(self, instance: Instance, stream: Any) -> OutputPipe:
+        output = self._output
+        assert output is not None
+        settings = self._settings
+        note = f"output on {stream} is faster than {settings.output_rate / _MIB:g} MiB/s and is slowed down".encode()
+        return OutputPipe(
+            lambda data: output.line(instance.info, stream, data),
+            lambda: output.line(instance.info, "platform", note),
+            settings.output_rate,
+            settings.output_burst,
+        )
+
+    async def _abandon(self, instance: Instance) -> None:
+        """Nothing was started."""
+        self._instances.pop(instance.info.id, None)
+        await instance.finish()
+        await self._release(instance)
+
+    # -- what the launcher says -------------------------------------------------------------------------------
+
+    def _heard(self, message: dict[str, Any]) -> None:
+        instance = self._instances.get(message["id"])
+        if instance is None:
+            return
+        if message["op"] == "started":
+            instance.pid = message["pid"]
+            if instance.egress:
+                self._spawn(self._let_out(instance))
+        elif message["op"] == "gone":
+            self._spawn(self._ended(instance, instance.exit, message["status"]))
+        elif message["op"] == "refused":
+            text = f"the launcher could not start it: {message['message']}"
+            self._spawn(self._ended(instance, lambda _: InstanceExit(message=text, asked=instance.asked), 0))
+
+    async def _let_out(self, instance: Instance) -> None:
+        try:
+            await self._egress.attach(instance.info.id, instance.pid, instance.request.network.allow, self._rootless)
+        except SeptetError as error:
+            instance.fail(f"no way out of its network: {error}")
+            instance.kill()
+            return
+        instance.go()
+
+    def _launcher_lost(self) -> None:
+        """Its instances die with it; those without walls when their control socket closes."""
+        text = "the sandbox's launcher died, and every instance with it"
+        for instance in list(self._instances.values()):
+            self._spawn(self._ended(instance, lambda _: InstanceExit(signal=9, message=text), 0))
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _ended(self, instance: Instance, how: Callable[[int], InstanceExit], status: int) -> None:
+        """No process is left: tidies up, then tells."""
+        if instance.ending:
+            return
+        instance.ending = True
+        await instance.finish()
+        ended = how(status)
+        await self._release(instance)
+        instance.info = msgspec.structs.replace(instance.info, state="stopped", exit=ended)
+        self._instances.pop(instance.info.id, None)
+        instance.gone.set()
+        self._tell(instance)
+
+    async def _release(self, instance: Instance) -> None:
+        if instance.egress:
+            await self._egress.detach(instance.info.id)
+        if instance.group is not None:
+            for _ in range(_REMOVE_TRIES):
+                # The kernel takes a moment to forget the last process of a group.
+                if instance.group.remove():
+                    break
+                await asyncio.sleep(0.01)
+        for path in instance.writable:
+            await asyncio.to_thread(ownership.give, path, os.geteuid(), os.getegid())
+        if not self._walls:
+            await asyncio.to_thread(self._plain.forget, instance.info.id)
+        self._ids.discard(instance.host_id)
+
+    def _tell(self, instance: Instance) -> None:
+        if self._on_event is not None:
+            self._on_event(InstanceEvent(instance=instance.info, at=self._clock.wall()))
+
+    # -- what instances say (instance.Owner) ------------------------------------------------------------------
+
+    def running(self, instance: Instance) -> None:
+        self._tell(instance)
+
+    async def gateway(self, instance: Instance, listener: socket.socket) -> asyncio.Server | None:
+        handler = self._on_gateway
+        if handler is None:
+            listener.close()
+            return None
+        return await asyncio.get_running_loop().create_server(lambda: handler(instance.info), sock=listener)
+
+    def kill(self, instance: str) -> None:
+        self._launcher.kill(instance)
+
+    # -- the rest of the port ---------------------------------------------------------------------------------
+
+    def _find(self, instance: str) -> Instance:
+        found = self._instances.get(instance)
+        if found is None:
+            raise NotFound(f"there is no instance {instance}", details={"kind": "instance", "name": instance})
+        return found
+
+    async def connect(self, instance: str, factory: ProtocolFactory) -> asyncio.Transport:
+        return await self._find(instance).connect(factory)
+
+    async def stop(self, instance: str, grace: float) -> None:
+        found = self._instances.get(instance)
+        if found is None:
+            return
+        found.ask_to_stop(gently=grace > 0)
+        if grace > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(found.gone.wait(), grace)
+        if not found.gone.is_set():
+            found.kill()
+            await found.gone.wait()
+
+    async def stats(self, instance: str) -> InstanceStats:
+        found = self._find(instance)
+        if found.group is not None:
+            return found.group.stats()
+        use = supervise.measure(found.pid, found.info.memory * _MIB) if found.pid else supervise.Use(0, 0.0, 0)
+        found.peak = max(found.peak, use.memory)
+        return InstanceStats(memory=use.memory, memory_peak=found.peak, cpu_seconds=use.cpu_seconds, pids=use.pids)
+
+    async def instances(self) -> list[InstanceInfo]:
+        return [instance.info for instance in self._instances.values()]
+
+    async def _supervise(self) -> None:
+        """Kills whoever uses more memory than its limit, where the kernel does not."""
+        while True:
+            await asyncio.sleep(self._settings.supervise_every)
+            for instance in list(self._instances.values()):
+                if not instance.pid or instance.ending:
+                    continue
+                limit = instance.info.memory * _MIB
+                use = supervise.measure(instance.pid, limit)
+                instance.peak = max(instance.peak, use.memory)
+                if use.memory > limit:
+                    instance.kill("memory")
+
+
+def _missing(checks: Iterable[Check]) -> str:
+    return "; ".join(f"{check.name}: {check.detail}" for check in checks if check.state == "missing")
+
+
+def _fill(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+    os.lseek(descriptor, 0, os.SEEK_SET)

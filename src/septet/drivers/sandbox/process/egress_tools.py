@@ -1,0 +1,138 @@
+"""The programs that egress needs, run with argument lists and never through a shell."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+from septet.model.errors import InvalidInput, Unavailable
+
+# Where Debian keeps each, and where an ordinary user's PATH does not look.
+PACKAGES = {"ip": "iproute2", "nft": "nftables", "nsenter": "util-linux", "unshare": "util-linux", "pasta": "passt"}
+_PATH = f"{os.defpath}:/usr/local/sbin:/usr/sbin:/sbin"
+_TIMEOUT = 15.0
+# Without the first flag the gateway's address leads to servers on this host's loopback.
+_PASTA = ("--no-map-gw", "--config-net", "--ipv4-only", "--quiet", "--foreground")
+_NO_PORTS = ("-t", "none", "-u", "none", "-T", "none", "-U", "none")
+
+
+def find(program: str) -> str | None:
+    """The program's path, also where only root's PATH looks."""
+    return shutil.which(program) or shutil.which(program, path=_PATH)
+
+
+def need(program: str) -> str:
+    """The program's path; InvalidInput names the package to install."""
+    if found := find(program):
+        return found
+    raise InvalidInput(
+        f"network mode egress needs the program {program!r}, which this host lacks",
+        hint=f"apt install {PACKAGES[program]}",
+        details={"field": "network.mode"},
+    )
+
+
+async def run(program: str, *arguments: str, text: str = "") -> str:
+    """Runs it with `text` on standard input and returns its output; Unavailable carries what it complained about."""
+    process = await asyncio.create_subprocess_exec(
+        need(program),
+        *arguments,
+        stdin=asyncio.subprocess.PIPE if text else asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        out, err = await asyncio.wait_for(process.communicate(text.encode() if text else None), _TIMEOUT)
+    except BaseException as error:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        if isinstance(error, TimeoutError):
+            raise Unavailable(f"egress: {program} did not end within {_TIMEOUT:.0f} s") from None
+        raise
+    if process.returncode != 0:
+        complaint = err.decode(errors="replace").strip().replace("\n", "; ")[:500]
+        raise Unavailable(f"egress: {program} {' '.join(arguments)} failed: {complaint}")
+    return out.decode(errors="replace")
+
+
+async def nft(rules: str) -> None:
+    """Applies the rules in one transaction."""
+    await run("nft", "-f", "-", text=rules)
+
+
+async def inside(pid: int, user: bool, program: str, *arguments: str, text: str = "") -> str:
+    """Runs a program of this host in the network namespace of `pid` (and, with `user`, in its user namespace)."""
+    joined = ["--target", str(pid), "--net", *(["--user", "--preserve-credentials"] if user else [])]
+    return await run("nsenter", *joined, "--", need(program), *arguments, text=text)
+
+
+async def pasta(pid: int, mark: str) -> asyncio.subprocess.Process:
+    """Starts pasta for the namespaces of `pid` and waits until its interface is up.
+
+    It does not end by itself with them, so `mark` makes it findable for `end_pasta`. Unavailable carries what it
+    complained about.
+    """
+    with tempfile.TemporaryDirectory(prefix=f"{mark}-") as directory:
+        ready, log = Path(directory) / "pid", Path(directory) / "log"
+        with log.open("wb") as complaints:
+            arguments = (*_PASTA, *_NO_PORTS, "--pid", str(ready), str(pid))
+            quiet = asyncio.subprocess.DEVNULL
+            process = await asyncio.create_subprocess_exec(
+                need("pasta"), *arguments, stdin=quiet, stdout=quiet, stderr=complaints
+            )
+        deadline = time.monotonic() + _TIMEOUT
+        # The pid file is written last, after the interface is configured.
+        while not (ready.exists() and ready.read_text().strip()):
+            if process.returncode is not None or time.monotonic() > deadline:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+                raise Unavailable(f"egress: pasta failed: {log.read_text(errors='replace').strip()[:500]}")
+            await asyncio.sleep(0.005)
+    return process
+
+
+def end_pasta(mark: str) -> None:
+    """Ends each pasta of this user that was started with `mark`: a killed platform leaves them behind."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            mine = entry.stat().st_uid == os.geteuid() or os.geteuid() == 0
+            if not mine or not (entry / "comm").read_text().startswith(("pasta", "passt")):
+                continue
+            if f"/{mark}-".encode() in (entry / "cmdline").read_bytes():
+                os.kill(int(entry.name), signal.SIGTERM)
+
+
+async def addresses() -> set[str]:
+    """All IPv4 addresses of this host."""
+    found = json.loads(await run("ip", "-json", "-4", "address", "show") or "[]")
+    return {info["local"] for link in found for info in link.get("addr_info", ())}
+
+
+async def interfaces(prefix: str) -> list[str]:
+    """Names of the veth interfaces that start with `prefix`."""
+    found = json.loads(await run("ip", "-json", "link", "show", "type", "veth") or "[]")
+    return [link["ifname"] for link in found if link.get("ifname", "").startswith(prefix)]
+
+
+def forwarding() -> bool:
+    """Whether this host forwards IPv4 packets."""
+    return _FORWARD.read_text().strip() == "1"
+
+
+def forward(on: bool) -> None:
+    try:
+        _FORWARD.write_text("1" if on else "0")
+    except OSError as error:
+        raise Unavailable(f"egress: cannot set net.ipv4.ip_forward: {error.strerror}") from None
+
+
+_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")

@@ -1,0 +1,108 @@
+"""Builds what an instance sees of the file system, inside its own mount namespace, and moves in.
+
+A mount's source shows in /proc/self/mountinfo. So trees and the skeleton, whose paths would tell the data
+directory, are mounted through a read-only overlay whose layers are named by descriptor; only where the kernel
+refuses that, by a bind.
+"""
+
+from __future__ import annotations
+
+import os
+
+from septet.drivers.sandbox.process import syscalls as sys_
+from septet.drivers.sandbox.process.spec import Mount, Spec
+
+_READ_ONLY = sys_.ATTR_RDONLY | sys_.ATTR_NOSUID | sys_.ATTR_NODEV
+_DEVICES = ("null", "zero", "full", "random", "urandom")
+_FLAGS = sys_.MS_NOSUID | sys_.MS_NODEV
+_INODE_BYTES = 4096
+
+
+def enter(spec: Spec) -> None:
+    """Builds the root and pivots into it. Needs CAP_SYS_ADMIN over the mount namespace."""
+    sys_.mount("none", "/", "", sys_.MS_REC | sys_.MS_PRIVATE)
+    root = spec.point
+    _hidden(spec.root, root, spec.empty)
+    for item in spec.mounts:
+        _mount(item, root + item.target, spec.empty)
+    for path in spec.masks:
+        sys_.bind("/dev/null", root + path, sys_.ATTR_RDONLY | sys_.ATTR_NOSUID | sys_.ATTR_NOEXEC)
+    for name in _DEVICES:
+        sys_.bind(f"/dev/{name}", f"{root}/dev/{name}", sys_.ATTR_NOSUID | sys_.ATTR_NOEXEC)
+    _scratch(f"{root}/tmp", spec.tmp_bytes, 0)  # noqa: S108
+    _scratch(f"{root}/dev/shm", spec.shm_bytes, sys_.MS_NOEXEC)  # noqa: S108
+    _private_files(f"{root}/run", spec)
+    _proc(f"{root}/proc", spec.proc_masks)
+    sys_.pivot_into(root)
+
+
+def _mount(item: Mount, target: str, empty: str) -> None:
+    if item.writable:
+        sys_.bind(item.source, target, sys_.ATTR_NOSUID | sys_.ATTR_NODEV, recursive=False)
+    elif item.hidden:
+        _hidden(item.source, target, empty)
+    else:
+        sys_.bind(item.source, target, _READ_ONLY)
+
+
+def _hidden(source: str, target: str, empty: str) -> None:
+    upper = os.open(source, os.O_PATH | os.O_DIRECTORY)
+    lower = os.open(empty, os.O_PATH | os.O_DIRECTORY)
+    layers = f"lowerdir=/proc/self/fd/{upper}:/proc/self/fd/{lower}"
+    try:
+        sys_.mount("septet", target, "overlay", _FLAGS | sys_.MS_RDONLY, layers)
+    except OSError:
+        sys_.bind(source, target, _READ_ONLY)
+    finally:
+        os.close(upper)
+        os.close(lower)
+
+
+def _scratch(target: str, size: int, flags: int) -> None:
+    # Inodes take kernel memory that the size does not count.
+    inodes = max(1024, size // _INODE_BYTES)
+    sys_.mount("tmpfs", target, "tmpfs", _FLAGS | flags, f"size={size},nr_inodes={inodes},mode=1777")
+
+
+def _private_files(target: str, spec: Spec) -> None:
+    """/run with the secrets: on a file system of its own, gone with the instance and never on a disk."""
+    # A few pages for the folders beside what the files take, rounded up to whole pages.
+    size = 65536 + sum(len(data) + 8192 for data in spec.files.values())
+    sys_.mount("tmpfs", target, "tmpfs", _FLAGS | sys_.MS_NOEXEC, f"size={size},mode=755")
+    for name, data in spec.files.items():
+        path = target + name.removeprefix("/run")
+        _folders(target, os.path.dirname(path), spec)  # noqa: PTH120
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o400)
+        try:
+            if not spec.rootless:
+                os.fchown(descriptor, spec.uid, spec.gid)
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+        finally:
+            os.close(descriptor)
+    sys_.set_attributes(target, sys_.ATTR_RDONLY)
+
+
+def _folders(top: str, path: str, spec: Spec) -> None:
+    if path == top or os.path.isdir(path):  # noqa: PTH112
+        return
+    _folders(top, os.path.dirname(path), spec)  # noqa: PTH120
+    os.mkdir(path, 0o500)  # noqa: PTH102
+    if not spec.rootless:
+        os.chown(path, spec.uid, spec.gid)
+
+
+def _proc(target: str, masks: list[str]) -> None:
+    flags = _FLAGS | sys_.MS_NOEXEC
+    try:
+        sys_.mount("proc", target, "proc", flags, "hidepid=2")
+    except OSError:
+        sys_.mount("proc", target, "proc", flags)
+    sys_.bind(f"{target}/sys", f"{target}/sys", _READ_ONLY | sys_.ATTR_NOEXEC)
+    for name in masks:
+        path = f"{target}/{name}"
+        if os.path.isdir(path):  # noqa: PTH112
+            sys_.mount("tmpfs", path, "tmpfs", flags | sys_.MS_RDONLY, "size=4096,mode=555")
+        elif os.path.exists(path):  # noqa: PTH110
+            sys_.bind("/dev/null", path, sys_.ATTR_RDONLY | sys_.ATTR_NOSUID | sys_.ATTR_NOEXEC)

@@ -1,0 +1,90 @@
+"""Starts the function's own process inside the finished walls: the last steps before exec."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+import signal
+from typing import NoReturn
+
+from septet.drivers.sandbox.process import landlock, seccomp
+from septet.drivers.sandbox.process import syscalls as sys_
+from septet.drivers.sandbox.process.spec import Spec
+
+_LINK = 3
+_READ_ONLY = ["/"]
+_READ_WRITE = ["/tmp", "/dev"]  # noqa: S108
+
+
+def start(spec: Spec, streams: list[int], program: bytes) -> int:
+    """Forks, and returns the pid once the exec has succeeded. `streams`: stdout, stderr, and the link if any.
+
+    OSError with a sentence when something before the exec, or the exec, failed.
+    """
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        _become(spec, streams, program, writer)
+    os.close(writer)
+    with open(reader, "rb") as file:
+        failure = file.read()
+    if failure:
+        os.waitpid(pid, 0)
+        raise OSError(failure.decode("utf-8", "replace"))
+    return pid
+
+
+def _become(spec: Spec, streams: list[int], program: bytes, writer: int) -> NoReturn:
+    step = "prepare the process"
+    try:
+        os.setsid()
+        _default_signals()
+        writer = _descriptors(streams, writer)
+        os.umask(0o022)
+        step = f"enter {spec.working_directory}"
+        os.chdir(spec.working_directory or "/")
+        step = f"start {spec.command[0]}"
+        _limit(spec.rlimits)
+        if spec.walls:
+            writable = [item.target for item in spec.mounts if item.writable]
+            landlock.restrict(_READ_ONLY, [*_READ_WRITE, *writable])
+            seccomp.install(program)
+        os.execvpe(spec.command[0], spec.command, spec.env)  # noqa: S606 - no shell is the point
+    except BaseException as error:
+        os.write(writer, f"cannot {step}: {error}".encode()[:4000])
+    os._exit(71)
+
+
+def _default_signals() -> None:
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        # The C library keeps two real-time signals for itself and refuses them.
+        if signal.getsignal(number) is not signal.SIG_DFL:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def _descriptors(streams: list[int], writer: int) -> int:
+    """0 to 2, the link at 3, and nothing else after the exec; returns where the error pipe went."""
+    # High copies first, as any of the originals may stand where another has to go.
+    high = [_above(descriptor) for descriptor in [os.open("/dev/null", os.O_RDONLY), *streams, writer]]
+    *wanted, writer = high
+    for target, descriptor in enumerate(wanted):
+        os.dup2(descriptor, target)
+    sys_.close_from(len(wanted))
+    return writer
+
+
+def _above(descriptor: int) -> int:
+    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _LINK + 16)
+
+
+def _limit(limits: dict[str, int]) -> None:
+    for name, value in limits.items():
+        kind = getattr(resource, name)
+        _, hard = resource.getrlimit(kind)
+        # Raising a hard limit takes a capability that root itself may lack.
+        if hard != resource.RLIM_INFINITY:
+            value = min(value, hard)
+        resource.setrlimit(kind, (value, value))

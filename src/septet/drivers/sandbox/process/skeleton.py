@@ -1,0 +1,163 @@
+"""The read-only root that all instances share: prepared once, as plain folders and files on the host.
+
+Nothing of the host's own /etc is visible but what programs need to start: the dynamic loader's cache, the
+alternatives, the public certificates, the time zone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+from pathlib import Path
+
+from septet.drivers.sandbox.process.init import SANDBOX_ID
+
+_FOLDERS = ("usr", "proc", "sys", "tmp", "run", "etc/ssl", "dev/shm", "function", "opt/septet/runtime", "var/tmp")
+_LINKED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+_DEVICES = ("null", "zero", "full", "random", "urandom")
+_DEVICE_LINKS = {
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+}
+# What the host's administrator set for installers; it is written below /run for builds alone.
+TASK_FILES = {"/etc/pip.conf": "/run/etc/pip.conf", "/etc/npmrc": "/run/etc/npmrc", "/etc/gemrc": "/run/etc/gemrc"}
+RESOLVER = "/run/resolv.conf"
+_COPIED = ("etc/ld.so.cache", "etc/mime.types", "etc/protocols", "etc/services", "etc/ssl/openssl.cnf")
+_TREES = ("etc/alternatives", "etc/ssl/certs")
+_TEXTS = {
+    "etc/passwd": f"root:x:0:0:root:/:/usr/sbin/nologin\nfunction:x:{SANDBOX_ID}:{SANDBOX_ID}::/tmp:/bin/sh\n"
+    "nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
+    "etc/group": f"root:x:0:\nfunction:x:{SANDBOX_ID}:\nnogroup:x:65534:\n",
+    "etc/hosts": "127.0.0.1 localhost septet\n::1 localhost\n",
+    "etc/hostname": "septet\n",
+    "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n",
+    "etc/gai.conf": "",
+    "etc/host.conf": "multi on\n",
+}
+# Files of /proc that runtimes read to size themselves, and that tell nothing of other tenants.
+_PROC_KEPT = frozenset({"cpuinfo", "meminfo", "stat", "uptime", "version", "filesystems", "loadavg", "sys"})
+
+
+class Skeleton:
+    """`root` is the shared root, `empty` an empty folder, `point` where an instance mounts its root."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "root"
+        self.empty = folder / "empty"
+        self.point = folder / "point"
+
+    def prepare(self) -> None:
+        """Makes it anew. Instances of an earlier life must be gone."""
+        shutil.rmtree(self.root, ignore_errors=True)
+        for path in (self.root, self.empty, self.point):
+            path.mkdir(parents=True, exist_ok=True, mode=0o755)
+        for name in _FOLDERS:
+            (self.root / name).mkdir(parents=True, exist_ok=True, mode=0o755)
+        for name in _LINKED:
+            self._like_host(name)
+        for name, text in _TEXTS.items():
+            (self.root / name).write_text(text)
+        for name in _DEVICES:
+            (self.root / "dev" / name).touch()
+        links = {f"dev/{name}": target for name, target in _DEVICE_LINKS.items()}
+        links |= {name.removeprefix("/"): target for name, target in TASK_FILES.items()}
+        links |= {"etc/resolv.conf": RESOLVER, "etc/mtab": "/proc/self/mounts"}
+        for name, target in links.items():
+            (self.root / name).symlink_to(target)
+        for name in _COPIED:
+            if (Path("/") / name).is_file():
+                shutil.copyfile(Path("/") / name, self.root / name)
+        for name in _TREES:
+            _copy_links(Path("/") / name, self.root / name)
+        self._local_time()
+
+    def _like_host(self, name: str) -> None:
+        """/bin and the like: links into /usr where the host has it so, else folders to bind."""
+        host, inside = Path("/") / name, self.root / name
+        if host.is_symlink():
+            inside.symlink_to(host.readlink())
+        elif host.is_dir():
+            inside.mkdir(exist_ok=True)
+
+    def host_folders(self) -> list[str]:
+        """Folders of the host that are bound read-only at their own path."""
+        return [
+            "/usr",
+            *(f"/{name}" for name in _LINKED if (self.root / name).is_dir() and not (self.root / name).is_symlink()),
+        ]
+
+    def _local_time(self) -> None:
+        zone = Path("/etc/localtime")
+        if zone.exists():
+            shutil.copyfile(zone, self.root / "etc/localtime")
+
+    def mount_point(self, target: str, folder: bool = True) -> None:
+        """Makes sure that something can be mounted at `target`."""
+        path = self.root / target.removeprefix("/")
+        if folder:
+            path.mkdir(parents=True, exist_ok=True)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+
+
+def _copy_links(source: Path, target: Path) -> None:
+    """A flat copy; links stay links when they lead to /usr or to a neighbour, as those are visible inside."""
+    target.mkdir(parents=True, exist_ok=True)
+    if not source.is_dir():
+        return
+    for entry in os.scandir(source):
+        if entry.is_symlink():
+            link = str(Path(entry.path).readlink())
+            if "/" not in link or re.match(r"/(usr|bin|sbin|lib|etc/alternatives)/", link):
+                (target / entry.name).symlink_to(link)
+                continue
+        if entry.is_file():
+            shutil.copyfile(entry.path, target / entry.name)
+
+
+def proc_masks() -> list[str]:
+    """Entries of /proc that anybody could read or write and no runtime needs, and this boot's identity."""
+    masks = ["sys/kernel/random/boot_id"]
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit() or entry.name in _PROC_KEPT or entry.is_symlink():
+            continue
+        try:
+            mode = entry.stat().st_mode
+        except OSError:
+            continue
+        if mode & (stat.S_IRWXO):
+            masks.append(entry.name)
+    return sorted(masks)
+
+
+def privileged_files(folders: list[str]) -> list[str]:
+    """Files that would give rights to whoever runs them: setuid, setgid, with file capabilities.
+
+    The mounts are nosuid anyway, so this only keeps them from being looked at and tried.
+    """
+    found: list[str] = []
+    for folder in folders:
+        for path, _, names in os.walk(folder):
+            for name in names:
+                whole = os.path.join(path, name)  # noqa: PTH118 - a hundred thousand files
+                try:
+                    mode = os.lstat(whole).st_mode
+                except OSError:
+                    continue
+                if not stat.S_ISREG(mode):
+                    continue
+                if mode & (stat.S_ISUID | stat.S_ISGID) or (mode & stat.S_IXOTH and _has_capability(whole)):
+                    found.append(whole)
+    return sorted(found)
+
+
+def _has_capability(path: str) -> bool:
+    try:
+        return bool(os.getxattr(path, "security.capability"))
+    except OSError:
+        return False

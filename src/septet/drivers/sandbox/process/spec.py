@@ -1,0 +1,82 @@
+"""What the platform tells the launcher and the instance's first process. Plain data: read in small processes.
+
+Three messages leave the platform: a `Header` (no secret in it) to the launcher, the `Spec` through a descriptor
+that the child alone reads, and commands over the control socket (see `init.py`).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Header:
+    """The launcher's part: which walls to clone, and the uid and gid on the host to map."""
+
+    id: str
+    walls: bool
+    rootless: bool
+    uid: int
+    gid: int
+    family: str
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A folder or file of the host, seen inside at `target`; a hidden one does not show where it came from."""
+
+    source: str
+    target: str
+    writable: bool = False
+    hidden: bool = False
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Everything about one instance. Sizes in bytes.
+
+    `root` is the skeleton on the host, `empty` an empty folder and `point` where the new root is mounted before
+    it becomes the root. `cgroups` are the `cgroup.procs` files to join. `port` is where the process listens (0:
+    nowhere), `gateway` where the first process listens for the platform. With `wait` the process starts only
+    after a "go". Without `walls` nothing is mounted or dropped, and all paths are the host's.
+    """
+
+    id: str
+    walls: bool
+    rootless: bool
+    uid: int
+    gid: int
+    command: list[str]
+    env: dict[str, str]
+    working_directory: str
+    files: dict[str, bytes] = field(repr=False)
+    root: str = ""
+    empty: str = ""
+    point: str = ""
+    mounts: list[Mount] = field(default_factory=list)
+    masks: list[str] = field(default_factory=list)
+    proc_masks: list[str] = field(default_factory=list)
+    cgroups: list[str] = field(default_factory=list)
+    tmp_bytes: int = 0
+    shm_bytes: int = 0
+    rlimits: dict[str, int] = field(default_factory=dict)
+    port: int = 0
+    gateway: int = 0
+    wait: bool = False
+    link: bool = True
+
+    def encode(self) -> bytes:
+        data = asdict(self)
+        data["files"] = {name: base64.b64encode(value).decode() for name, value in self.files.items()}
+        return json.dumps(data).encode()
+
+
+def decode(data: bytes) -> Spec:
+    """The inverse of `Spec.encode`."""
+    fields: dict[str, Any] = json.loads(data)
+    fields["files"] = {name: base64.b64decode(value) for name, value in fields["files"].items()}
+    fields["mounts"] = [Mount(**item) for item in fields["mounts"]]
+    return Spec(**fields)

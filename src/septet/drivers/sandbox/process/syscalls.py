@@ -1,0 +1,178 @@
+"""The few system calls that the standard library has not, by number and by name.
+
+Functions raise OSError with the kernel's errno. Calls are made while holding the interpreter's lock, so that a
+clone() inside a single-threaded process is as safe as os.fork().
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import signal
+import struct
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+MS_RDONLY = 0x1
+MS_NOSUID = 0x2
+MS_NODEV = 0x4
+MS_NOEXEC = 0x8
+MS_BIND = 0x1000
+MS_REC = 0x4000
+MS_PRIVATE = 0x40000
+MNT_DETACH = 2
+
+ATTR_RDONLY = 0x1
+ATTR_NOSUID = 0x2
+ATTR_NODEV = 0x4
+ATTR_NOEXEC = 0x8
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_CAPBSET_DROP = 24
+PR_SET_SECUREBITS = 28
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+
+# No root for uid 0, no ambient capabilities, each with its lock (linux/securebits.h).
+SECUREBITS = 0x01 | 0x02 | 0x40 | 0x80
+
+_CLOSE_RANGE_CLOEXEC = 4
+_AT_FDCWD = -100
+_AT_RECURSIVE = 0x8000
+_CAPABILITY_VERSION_3 = 0x20080522
+_LAST_CAPABILITY = 63
+
+# clone, pivot_root, mount_setattr, close_range (arch/*/entry/syscalls).
+_NUMBERS = {"x86_64": (56, 155, 442, 436), "aarch64": (220, 41, 442, 436)}
+_CLONE, _PIVOT_ROOT, _MOUNT_SETATTR, _CLOSE_RANGE = _NUMBERS.get(platform.machine(), _NUMBERS["x86_64"])
+
+_libc = ctypes.PyDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+
+def _check(result: int, what: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+    return result
+
+
+def _syscall(what: str, number: int, *arguments: object) -> int:
+    return _check(_libc.syscall(ctypes.c_long(number), *arguments), what)
+
+
+def fork_into(namespaces: int) -> int:
+    """As os.fork(), but the child lives in new namespaces (CLONE_NEW* flags)."""
+    api = ctypes.pythonapi
+    api.PyOS_BeforeFork()
+    zero = ctypes.c_ulong(0)
+    pid = int(_libc.syscall(ctypes.c_long(_CLONE), ctypes.c_ulong(namespaces | signal.SIGCHLD), zero, zero, zero, zero))
+    number = ctypes.get_errno()
+    if pid == 0:
+        api.PyOS_AfterFork_Child()
+        return 0
+    api.PyOS_AfterFork_Parent()
+    if pid < 0:
+        raise OSError(number, f"clone: {os.strerror(number)}")
+    return pid
+
+
+def unshare(namespaces: int) -> None:
+    _check(_libc.unshare(ctypes.c_int(namespaces)), "unshare")
+
+
+def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str = "") -> None:
+    result = _libc.mount(
+        source.encode(),
+        os.fsencode(target),
+        kind.encode() or None,
+        ctypes.c_ulong(flags),
+        options.encode() or None,
+    )
+    _check(result, f"mount {kind or 'bind'} {target}")
+
+
+def bind(source: str, target: str, attributes: int, recursive: bool = True) -> None:
+    """Binds a file or folder and sets mount attributes (ATTR_*) on it, and on what is mounted below it."""
+    mount(source, target, "", MS_BIND | (MS_REC if recursive else 0))
+    set_attributes(target, attributes)
+
+
+def set_attributes(target: str, attributes: int) -> None:
+    """mount_setattr(2), recursively; it only adds restrictions, so locked flags never get in its way."""
+    data = struct.pack("QQQQ", attributes, 0, 0, 0)
+    _syscall(
+        f"mount_setattr {target}",
+        _MOUNT_SETATTR,
+        ctypes.c_int(_AT_FDCWD),
+        ctypes.c_char_p(os.fsencode(target)),
+        ctypes.c_uint(_AT_RECURSIVE),
+        ctypes.c_char_p(data),
+        ctypes.c_size_t(len(data)),
+    )
+
+
+def pivot_into(root: str) -> None:
+    """Makes `root` (a mount point) the root directory and lets go of the old one."""
+    os.chdir(root)
+    here = ctypes.c_char_p(b".")
+    # The old root is stacked below the new one, so no folder for it is needed (pivot_root(2)).
+    _syscall("pivot_root", _PIVOT_ROOT, here, here)
+    _check(_libc.umount2(b".", ctypes.c_int(MNT_DETACH)), "umount the old root")
+    os.chdir("/")
+
+
+def prctl(option: int, value: int = 0) -> None:
+    zero = ctypes.c_ulong(0)
+    _check(
+        _libc.prctl(ctypes.c_int(option), ctypes.c_ulong(value), zero, zero, zero),
+        f"prctl {option}",
+    )
+
+
+def drop_bounding_set() -> None:
+    """Takes every capability out of the bounding set, and nails that down; needs CAP_SETPCAP."""
+    zero = ctypes.c_ulong(0)
+    for capability in range(_LAST_CAPABILITY + 1):
+        if _libc.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(capability), zero, zero, zero) < 0:
+            break  # past the last one this kernel knows
+    prctl(PR_SET_SECUREBITS, SECUREBITS)
+
+
+def drop_capabilities() -> None:
+    """Empties the ambient, permitted, effective and inheritable sets of this thread."""
+    zero = ctypes.c_ulong(0)
+    _check(_libc.prctl(PR_CAP_AMBIENT, ctypes.c_ulong(PR_CAP_AMBIENT_CLEAR_ALL), zero, zero, zero), "prctl ambient")
+    header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
+    _check(_libc.capset(ctypes.c_char_p(header), ctypes.c_char_p(bytes(24))), "capset")
+
+
+def close_from(first: int) -> None:
+    """Marks every descriptor from `first` on close-on-exec."""
+    _syscall(
+        "close_range",
+        _CLOSE_RANGE,
+        ctypes.c_uint(first),
+        ctypes.c_uint(0xFFFFFFFF),
+        ctypes.c_uint(_CLOSE_RANGE_CLOEXEC),
+    )
+
+
+def close_all_but(keep: list[int]) -> None:
+    """Closes every descriptor that is not in `keep`."""
+    low = 0
+    for number in sorted(set(keep)):
+        if low < number:  # an empty range at 0 would close everything (CPython passes -1 on)
+            os.closerange(low, number)
+        low = number + 1
+    _syscall("close_range", _CLOSE_RANGE, ctypes.c_uint(low), ctypes.c_uint(0xFFFFFFFF), ctypes.c_uint(0))

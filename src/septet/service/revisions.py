@@ -1,0 +1,81 @@
+"""Revisions: list, read, delete, and their build logs."""
+
+from __future__ import annotations
+
+from septet.model.errors import Conflict, NotFound
+from septet.model.function import Function, Revision
+from septet.model.objects import Route
+from septet.service.commands import BuildLog, DeleteRevision, GetRevision, ListRevisions
+from septet.service.context import Context
+from septet.service.results import Listing
+
+LOG_MOST = 16 * 1024 * 1024
+
+
+async def revisions_of(context: Context, function: Function) -> list[Revision]:
+    """A function's own revisions, oldest first."""
+    found = [
+        revision
+        for revision in await context.all(Revision, function.meta.namespace)
+        if revision.spec.function_uid == function.meta.uid
+    ]
+    return sorted(found, key=lambda revision: revision.spec.number)
+
+
+async def list_revisions(context: Context, command: ListRevisions) -> Listing[Revision]:
+    function = await context.get(Function, command.namespace, command.name)
+    return Listing(items=tuple(await revisions_of(context, function)), version=await context.ports.store.version())
+
+
+async def get_revision(context: Context, command: GetRevision) -> Revision:
+    revision = await context.get(Revision, command.namespace, command.revision)
+    if revision.spec.function != command.name:
+        raise NotFound(
+            f"function {command.name!r} has no revision {command.revision!r}",
+            hint="`septet revisions` lists them",
+            details={"kind": "Revision", "name": command.revision},
+        )
+    return revision
+
+
+async def delete_revision(context: Context, command: DeleteRevision) -> Revision:
+    """Refused for what traffic, a tag or a route needs, and for the newest: it is what the function's spec says."""
+    revision = await get_revision(
+        context, GetRevision(namespace=command.namespace, name=command.name, revision=command.revision)
+    )
+    function = await context.get(Function, command.namespace, command.name)
+    user = await _user(context, function, revision.meta.name)
+    if user:
+        raise Conflict(
+            f"{command.revision!r} is still needed: {user}",
+            hint="move the traffic, the tag or the route away first",
+            details={"reason": "state"},
+        )
+    deleted = await context.ports.store.delete(
+        "Revision", command.namespace, command.revision, resource_version=command.resource_version
+    )
+    assert isinstance(deleted, Revision)
+    return deleted
+
+
+async def _user(context: Context, function: Function, revision: str) -> str:
+    if any(target.revision == revision for target in (*function.spec.traffic, *function.status.traffic)):
+        return f"the traffic or a tag of {function.meta.name!r} goes to it"
+    if revision in (function.status.latest_created, function.status.latest_ready):
+        return "it is the latest"
+    for route in await context.all(Route, function.meta.namespace):
+        if any(target.revision == revision for target in route.spec.targets):
+            return f"route {route.meta.name!r} goes to it"
+    return ""
+
+
+async def build_log(context: Context, command: BuildLog) -> str:
+    """The whole log once the build has ended; while it runs, and when none was needed, what is known so far."""
+    revision = await get_revision(
+        context, GetRevision(namespace=command.namespace, name=command.name, revision=command.revision)
+    )
+    if revision.status.build_log:
+        data = await context.ports.blobs.read(revision.status.build_log, limit=LOG_MOST)
+        return data.decode("utf-8", "replace")
+    lines = await context.ports.logs.read(command.namespace, command.name, revision=command.revision)
+    return "".join(f"{line.text}\n" for line in lines if line.stream == "platform" and not line.instance)

@@ -1,0 +1,145 @@
+"""Every setting of the platform, and the only reader of the environment besides the client commands.
+
+Precedence: flag, then environment (SEPTET_<NAME>), then default. A flag that was not given is None.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from septet.model.errors import InvalidInput
+
+# What a build needs of the host to find packages: indexes, certificates, proxies. Values may hold credentials,
+# so they go to builds alone and are blotted out of their logs.
+BUILD_ENVIRONMENT = (
+    "PIP_INDEX_URL",
+    "PIP_EXTRA_INDEX_URL",
+    "PIP_CERT",
+    "PIP_CONSTRAINT",
+    "PIP_DEFAULT_TIMEOUT",
+    "UV_INDEX_URL",
+    "NPM_CONFIG_REGISTRY",
+    "NODE_EXTRA_CA_CERTS",
+    "GOPROXY",
+    "GONOSUMDB",
+    "GOSUMDB",
+    "GOPRIVATE",
+    "BUNDLE_MIRROR__ALL",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "REQUESTS_CA_BUNDLE",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+)
+
+
+def default_data_dir() -> Path:
+    """/var/lib/septet as root, else the user's own data directory."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/septet")
+    return Path(platformdirs.user_data_dir("septet"))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `septet up` runs with."""
+
+    listen: str = "127.0.0.1:8080"
+    """HOST:PORT of the main listener; port 0 picks a free one."""
+
+    data_dir: Path = field(default_factory=default_data_dir)
+    """Where the store, blobs, trees, logs and keys live; made with mode 0700."""
+
+    ready_json: bool = False
+    """Print one JSON line on standard output when it serves."""
+
+    sandbox: str = "process"
+    """The driver for functions that name none; "none" runs them without walls, and says so."""
+
+    memory_budget: int = 0
+    """MiB that all instances together may use; 0 takes three quarters of the host's memory."""
+
+    tls_cert: tuple[str, ...] = ()
+    """PEM files with certificate chains, one per host name; reloaded when they change."""
+
+    tls_key: tuple[str, ...] = ()
+    """The keys of `tls_cert`, in the same order."""
+
+    public_metrics: bool = False
+    """Serve /metrics without a token."""
+
+    drain_timeout: float = 30.0
+    """Seconds that running calls get when the platform stops."""
+
+    log_bytes: int = 16 * 1024 * 1024
+    """Bytes of log kept per function."""
+
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses whose X-Forwarded-* lines are believed."""
+
+    log_level: str = "info"
+    """Of the platform's own log on standard error: debug, info, warning, error."""
+
+    build_env: Mapping[str, str] = field(default_factory=dict)
+    """What every build finds in its environment."""
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The main listener's host and port."""
+        return parse_address(self.listen)
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """ "127.0.0.1:8080" or "[::1]:8080" -> host, port; InvalidInput."""
+    host, sep, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not sep or not host or not port.isdigit() or int(port) > 65535:
+        raise InvalidInput(f"{text!r} is no HOST:PORT", hint="for example 127.0.0.1:8080, or port 0 for a free one")
+    return host, int(port)
+
+
+def load(flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings from flags (None means not given) and the environment; InvalidInput names the bad one."""
+    env = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    known = {item.name: item for item in fields(Settings)}
+    for name, value in flags.items():
+        if name not in known:
+            raise InvalidInput(f"there is no setting {name!r}")
+        if value is not None and value != ():
+            values[name] = value
+    for name in known:
+        variable = f"SEPTET_{name.upper()}"
+        if name not in values and name != "build_env" and variable in env:
+            values[name] = _parse(name, env[variable])
+    values["data_dir"] = Path(values.get("data_dir") or default_data_dir()).absolute()
+    values.setdefault("build_env", {name: env[name] for name in BUILD_ENVIRONMENT if name in env})
+    settings = Settings(**values)
+    _ = settings.address
+    if len(settings.tls_cert) != len(settings.tls_key):
+        raise InvalidInput("as many --tls-key as --tls-cert are needed, in the same order")
+    return settings
+
+
+def _parse(name: str, text: str) -> Any:
+    default = Settings.__dataclass_fields__[name].default
+    if isinstance(default, bool):
+        if text.lower() not in ("0", "1", "true", "false", "yes", "no"):
+            raise InvalidInput(f"SEPTET_{name.upper()}={text!r} is neither true nor false")
+        return text.lower() in ("1", "true", "yes")
+    if isinstance(default, tuple):
+        return tuple(part for part in text.split(",") if part)
+    try:
+        return type(default)(text) if isinstance(default, int | float) else text
+    except ValueError as error:
+        raise InvalidInput(f"SEPTET_{name.upper()}={text!r} is no number") from error

@@ -1,0 +1,120 @@
+"""The command set as a whole: complete, checked, audited."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from service_world import World
+
+from septet.model.access import ANONYMOUS, Caller
+from septet.model.errors import Conflict, Forbidden, InvalidInput, NotFound, Unauthenticated
+from septet.model.function import FunctionSpec, FunctionTemplate
+from septet.service import commands as c
+from septet.service.handlers import HANDLERS
+
+DEV = Caller(name="dev", namespaces=("default",), verbs=("functions:*",), remote="192.0.2.1")
+APPLY = c.ApplyFunction(
+    namespace="default", name="hello", spec=FunctionSpec(template=FunctionTemplate(runtime="python"))
+)
+
+
+def all_commands() -> list[type[c.Command[Any]]]:
+    found = [cls for cls in vars(c).values() if isinstance(cls, type) and issubclass(cls, c.Command)]
+    return [cls for cls in found if cls not in (c.Command, c.Named)]
+
+
+def test_every_command_has_a_handler_and_a_verb() -> None:
+    assert set(all_commands()) == set(HANDLERS)
+    for command in all_commands():
+        resource, _, action = command.verb.partition(":")
+        assert resource and action, command
+
+
+def test_whatever_writes_is_audited_and_nothing_else() -> None:
+    for command in all_commands():
+        assert command.mutates == (command.verb.split(":")[1] in ("write", "backup")) or command is c.GetBlob
+
+
+async def test_access_is_asked_for_every_command(world: World) -> None:
+    with pytest.raises(Unauthenticated):
+        await world.run(APPLY, ANONYMOUS)
+    for namespaces, verbs in ((("other",), ("*",)), (("*",), ("functions:read",)), (("default",), ("secrets:*",))):
+        with pytest.raises(Forbidden):
+            await world.run(APPLY, Caller(name="x", namespaces=namespaces, verbs=verbs))
+    applied = await world.run(APPLY, DEV)
+    assert applied.action == "created"
+
+
+async def test_an_expired_caller_is_refused_even_with_every_right(world: World) -> None:
+    old = Caller(name="old", namespaces=("*",), verbs=("*",), expires_at=world.clock.wall() - 1)
+    with pytest.raises(Unauthenticated):
+        await world.run(APPLY, old)
+
+
+async def test_the_audit_log_has_who_what_when_where_and_how_it_came_out(world: World) -> None:
+    await world.run(APPLY, DEV)
+    with pytest.raises(Forbidden):
+        await world.run(c.ListSecrets(namespace="default"), DEV)
+    with pytest.raises(NotFound):
+        await world.run(c.DeleteFunction(namespace="default", name="nobody"), DEV)
+    await world.run(c.GetFunction(namespace="default", name="hello"), DEV)
+    entries = await world.audit()
+    assert [(e["what"], e["outcome"]) for e in entries] == [
+        ("DeleteFunction", "not-found"),
+        ("ListSecrets", "forbidden"),
+        ("ApplyFunction", "ok"),
+    ]
+    assert entries[2] == {
+        "id": entries[2]["id"],
+        "at": world.clock.wall(),
+        "who": "dev",
+        "what": "ApplyFunction",
+        "verb": "functions:write",
+        "namespace": "default",
+        "name": "hello",
+        "remote": "192.0.2.1",
+        "outcome": "ok",
+        "message": "",
+    }
+
+
+async def test_what_breaks_unforeseen_is_audited_without_its_words(world: World) -> None:
+    async def broken(_path: Any) -> None:
+        raise RuntimeError("the secret is canary")
+
+    world.store.backup = broken  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError):
+        await world.run(c.Backup())
+    entry = (await world.audit())[0]
+    assert (entry["outcome"], entry["message"]) == ("internal", "RuntimeError")
+
+
+async def test_a_dry_run_leaves_no_audit_entry_of_a_change(world: World) -> None:
+    import msgspec
+
+    await world.run(msgspec.structs.replace(APPLY, dry_run=True), DEV)
+    assert await world.audit() == []
+
+
+async def test_nothing_is_applied_into_a_namespace_that_is_not_there_or_goes(world: World) -> None:
+    import msgspec
+
+    with pytest.raises(NotFound, match="no namespace 'nowhere'"):
+        await world.run(msgspec.structs.replace(APPLY, namespace="nowhere"))
+    await world.namespace("going")
+    function = await world.function(namespace="going")
+    held = msgspec.structs.replace(function, meta=msgspec.structs.replace(function.meta, finalizers=("test/hold",)))
+    await world.store.update(held)
+    deleted = await world.run(c.DeleteNamespace(name="going"))
+    assert deleted.meta.deleting_since is not None
+    with pytest.raises(Conflict, match="being deleted"):
+        await world.run(msgspec.structs.replace(APPLY, namespace="going"))
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\nb", "a\x7f", "a@b", "x" * 254, "x" * 246])
+async def test_names_are_checked_at_the_edge(world: World, name: str) -> None:
+    import msgspec
+
+    with pytest.raises(InvalidInput):
+        await world.run(msgspec.structs.replace(APPLY, name=name))

@@ -17,9 +17,8 @@ SANDBOXES = {
 }
 CONTRACTS = {
     "frames": "septet.drivers.contract.frames:FramesContract",
-    "http1": "septet.drivers.contract.http1:Http1Contract",
 }
-RUNTIMES = ("python", "node", "ruby", "go", "exec", "http", "binary")
+RUNTIMES = ("python",)
 
 _RUNTIME_ROOT = Path(__file__).parent / "runtimes"
 

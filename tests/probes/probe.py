@@ -2,11 +2,12 @@
 (`handle`), or run it (`python3 probe.py '{"only": [11]}'`) and read JSON: {number: {name, walls, verdict, detail}}.
 
 A verdict is "closed", "open" or "n/a". A door that would do harm is recognised (the error that comes after the
-permission check) and not walked through. `walls` names what has to be taken away for the probe to come out open.
+permission check) and not walked through. `walls` names what has to be taken away for the probe to come out open;
+"a+b" means both together, where either alone still holds.
 
 Options (all optional): only [numbers], canaries [paths outside], net ["address:port"], resolver "address:port",
 abstract [names], host_port number, ipc_key number, host {"name", "machine_id"}, witness pid, linger true,
-forks, memory_mib, tmp_mib, files (bounds of the exhausting probes).
+forks, memory_mib, tmp_mib, files, descriptors (bounds of the exhausting probes: take them above the limits).
 """
 
 import contextlib
@@ -155,7 +156,7 @@ def p1(options):
         yield path, bool(read(path))
 
 
-@probe(2, "writes outside /tmp", "mount")
+@probe(2, "writes outside /tmp", "mount+landlock")
 def p2(options):
     here = os.path.dirname(os.path.abspath(__file__))
     for folder in ("/", "/usr", "/etc", "/function", here, "/opt/septet/runtime", "/run"):
@@ -195,7 +196,8 @@ def p4(options):
     names = "kcore kallsyms keys key-users timer_list sched_debug latency_stats kmsg interrupts modules iomem cmdline"
     for name in names.split():
         if opens(f"/proc/{name}"):
-            yield f"/proc/{name}", name in ("kcore", "kmsg") or bool(read(f"/proc/{name}", 64))
+            blocking = name in ("kcore", "kmsg")
+            yield f"/proc/{name}", _not_null(f"/proc/{name}") if blocking else bool(read(f"/proc/{name}", 64))
     yield "/proc/sysrq-trigger", opens("/proc/sysrq-trigger", os.O_WRONLY) and _not_null("/proc/sysrq-trigger")
     for name in ("acpi", "scsi", "bus"):
         with contextlib.suppress(OSError):
@@ -215,7 +217,7 @@ def p5(options):
         yield f"writes {path}", opens(path, os.O_WRONLY)
 
 
-@probe(6, "setuid and file capabilities", "no-new-privs")
+@probe(6, "setuid and file capabilities", "no-new-privs+landlock+seccomp")
 def p6(options):
     yield "no-new-privs is off", status_fields().get("NoNewPrivs") != "1"
     for folder in ("/usr/bin", "/usr/sbin", "/usr/lib", "/usr/libexec", "/bin", "/sbin"):
@@ -367,7 +369,10 @@ def p18(options):
 @probe(19, "files by handle", "seccomp")
 def p19(options):
     handle = ctypes.create_string_buffer(struct.pack("=Ii", 128, 0), 200)
-    yield "name_to_handle_at", call("name_to_handle_at", -100, b"/", handle, ctypes.byref(ctypes.c_int()), 0) not in SHUT
+    yield (
+        "name_to_handle_at",
+        call("name_to_handle_at", -100, b"/", handle, ctypes.byref(ctypes.c_int()), 0) not in SHUT,
+    )
     yield "open_by_handle_at", child_call("open_by_handle_at", -100, handle, 0) not in SHUT
 
 
@@ -393,7 +398,8 @@ def p21(options):
             works = opens(path)
             os.unlink(path)
             yield f"makes a {name} device", works
-    for name in "mem port kmsg kvm fuse net/tun vsock vhost-net vhost-vsock loop-control mapper/control uinput".split():
+    names = "mem port kmsg kvm fuse net/tun vsock vhost-net vhost-vsock loop-control mapper/control uinput"
+    for name in names.split():
         yield f"/dev/{name}", opens(f"/dev/{name}")
     for pattern in ("loop[0-9]*", "vd*", "sd*", "nvme*", "dm-*"):
         for path in glob.glob(f"/dev/{pattern}"):
@@ -424,7 +430,7 @@ def p23(options):
         yield target, connects(family, (address, int(port)))
 
 
-@probe(24, "unix sockets outside", "mount", "net")
+@probe(24, "unix sockets outside", "mount", "net+landlock")
 def p24(options):
     listed = [line.split()[-1] for line in read("/proc/net/unix").decode("utf-8", "replace").splitlines()[1:]]
     names = {name[1:] for name in listed if name.startswith("@")} | set(options.get("abstract", ()))
@@ -435,21 +441,21 @@ def p24(options):
             yield path, connects(socket.AF_UNIX, path)
 
 
-@probe(25, "neighbours", "pid", "ipc")
+@probe(25, "neighbours", "ipc", "pid+landlock")
 def p25(options):
     if witness := options.get("witness"):
-        yield f"signals process {witness}", attempt(os.kill, witness, 0) in (0, errno.EPERM) and _alive(witness)
+        yield f"signals process {witness}", _is_witness(witness) and attempt(os.kill, witness, 0) == 0
     if key := options.get("ipc_key"):
         yield "shared memory of another", call("shmget", key, 0, 0) == 0
     for name in os.listdir("/dev/shm") if os.path.isdir("/dev/shm") else ():
         yield f"/dev/shm/{name}", True
 
 
-def _alive(pid):
-    return b"witness" in read(f"/proc/{pid}/cmdline") or not os.path.isdir("/proc/self")
+def _is_witness(pid):
+    return read(f"/proc/{pid}/comm") == b"witness\n"
 
 
-@probe(26, "the host's ports", "net", "capabilities")
+@probe(26, "the host's ports", "net", "capabilities+user")
 def p26(options):
     with contextlib.closing(socket.socket()) as sock:
         yield "binds port 81", attempt(sock.bind, ("127.0.0.1", 81)) == 0
@@ -510,10 +516,7 @@ def p29(options):
     bound = options.get("memory_mib", 256)
 
     def private():
-        held = []
-        for _ in range(bound // 8):
-            held.append(b"x" * (8 << 20))
-        return len(held) * 8
+        return len([b"x" * (8 << 20) for _ in range(bound // 8)]) * 8
 
     def shared():
         area = mmap.mmap(-1, bound << 20)
@@ -537,7 +540,7 @@ def _first_to_die():
         file.write("1000")
 
 
-@probe(30, "processor", "capabilities")
+@probe(30, "processor", "capabilities+user")
 def p30(options):
     def real_time():
         return attempt(os.sched_setscheduler, 0, os.SCHED_FIFO, os.sched_param(1))
@@ -584,23 +587,29 @@ def p31(options):
 
 @probe(32, "descriptors", "rlimits")
 def p32(options):
+    bound = options.get("descriptors", 70000)
+
     def many():
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         held = []
         with contextlib.suppress(OSError):
-            while len(held) < 70000:
+            while len(held) < bound:
                 held.append(os.open("/dev/null", os.O_RDONLY))
         return len(held)
 
     got = in_child(many, 30)[0]
-    yield f"{got} descriptors", got == 70000
+    yield f"{got} of {bound} descriptors", got == bound
     yield "a terminal of its own", opens("/dev/ptmx", os.O_RDWR)
 
 
 @probe(33, "log flood")
 def p33(options):
-    for line in ("\x1b[2J\x1b]0;x\x07", '{"level":"error","message":"forged"}', "XXX_THE_END_OF_A_WHISK_ACTIVATION_XXX"):
+    for line in (
+        "\x1b[2J\x1b]0;x\x07",
+        '{"level":"error","message":"forged"}',
+        "XXX_THE_END_OF_A_WHISK_ACTIVATION_XXX",
+    ):
         print(line, file=sys.stderr)
     sys.stderr.flush()
     os.write(2, b"\xff\xfe not utf-8\n")
@@ -669,7 +678,7 @@ def p38(options):
     yield "mincore", child_call("mincore", 0, 0, 0) not in SHUT
 
 
-@probe(39, "the clock", "seccomp+capabilities")
+@probe(39, "the clock", "seccomp+capabilities+user")
 def p39(options):
     yield "settimeofday", child_call("settimeofday", 0, 0) not in SHUT  # sets nothing, after the permission check
 
@@ -705,7 +714,12 @@ def run(options):
                     detail.append(door)
         except Exception as error:
             detail.append(f"{type(error).__name__}: {error}")
-        found[str(number)] = {"name": name, "walls": list(walls), "verdict": verdict, "detail": "; ".join(detail)[:4000]}
+        found[str(number)] = {
+            "name": name,
+            "walls": list(walls),
+            "verdict": verdict,
+            "detail": "; ".join(detail)[:4000],
+        }
     return found
 
 

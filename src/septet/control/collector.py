@@ -11,6 +11,7 @@ from septet.control.deployer import Deployer
 from septet.control.fleet import Fleet
 from septet.control.mirror import Mirror
 from septet.control.references import referred, revisions
+from septet.control.scaler import Scaler
 from septet.control.settings import ControlSettings
 from septet.control.status import Statuses
 from septet.model.errors import Conflict, NotFound
@@ -38,6 +39,7 @@ class Collector:
         mirror: Mirror,
         statuses: Statuses,
         fleet: Fleet,
+        scaler: Scaler,
         deployer: Deployer,
         blobs: Blobs,
         trees: Trees,
@@ -49,6 +51,7 @@ class Collector:
         self._mirror = mirror
         self._statuses = statuses
         self._fleet = fleet
+        self._scaler = scaler
         self._deployer = deployer
         self._blobs = blobs
         self._trees = trees
@@ -102,7 +105,7 @@ class Collector:
             retention.Candidate(
                 revision.meta.name,
                 revision.spec.number,
-                revision.status.phase in BUSY,
+                revision.status.phase in BUSY or not self._scaler.idle((revision.meta.namespace, revision.meta.name)),
                 0.0 if revision.meta.name in keep else revision.status.unused_since,
             )
             for revision in found

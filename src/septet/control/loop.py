@@ -57,12 +57,14 @@ class Control:
         runtimes: Mapping[str, Runtime],
         settings: ControlSettings,
         number: Callable[[], float] = random.random,
+        holder: str = "",
     ) -> None:
         self._store = store
         self._clock = clock
         self._settings = settings
         self._number = number
-        self._holder = uuid.uuid4().hex
+        # A name that outlives the process lets it take its own lease back at once after a crash.
+        self._holder = holder or uuid.uuid4().hex
         self._tasks: list[asyncio.Task[None]] = []
         self._keeper: asyncio.Task[None] | None = None
         self._held_until = 0.0
@@ -76,7 +78,7 @@ class Control:
         )
         self.deployer = Deployer(store, self.mirror, statuses, revising, clock, settings)
         self.collector = Collector(
-            store, self.mirror, statuses, self.fleet, self.deployer, blobs, trees, logs, clock, settings
+            store, self.mirror, statuses, self.fleet, self.scaler, self.deployer, blobs, trees, logs, clock, settings
         )
         self.routing = Routing(self.mirror, statuses, clock)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from septet.control.fleet import Fleet, Member
 from septet.control.mirror import Mirror
@@ -11,7 +11,7 @@ from septet.model.function import Revision
 from septet.model.objects import Namespace
 from septet.policy import placement, quota
 from septet.policy.placement import Budget, Occupant
-from septet.ports.signals import Pool, RevisionKey
+from septet.ports.signals import Pool
 
 
 class Room:
@@ -24,43 +24,65 @@ class Room:
         self._node = Budget(settings.memory, settings.instances)
 
     def make(self, revision: Revision) -> tuple[str, ...]:
-        """The idle instances that have to go for one more of `revision`. Raises NodeFull or QuotaExceeded."""
+        """The instances that have to go for one more of `revision`: idle ones, or, when it has none at all, busy
+        ones of those who have most; they finish their calls. Raises NodeFull or QuotaExceeded."""
         memory = revision.spec.template.limits.memory
+        key = (revision.meta.namespace, revision.meta.name)
         live = [member for member in self._fleet.members() if member.live]
-        kept = self._kept(live)
-        going = self._within_quota(revision, memory, live, kept)
-        rest = [self._occupant(member, kept) for member in live if member.id not in going]
-        more = placement.place(memory, self._node, rest, revision.meta.name)
+        least = self._least(live)
+        occupants = {member.id: self._occupant(member, least) for member in live}
+        fair = least if not any(member.key == key for member in live) else None
+        own = [occupants[member.id] for member in live if member.key[0] == revision.meta.namespace]
+        going = self._within_quota(revision, memory, own, fair)
+        rest = [occupant for occupant in occupants.values() if occupant.id not in going]
+        more = placement.evictions(memory, self._node, rest)
+        if more is None and fair is not None:
+            more = placement.reclaimed(memory, self._node, rest, fair) or None
+        if more is None:
+            more = placement.place(memory, self._node, rest, revision.meta.name)
         return (*going, *more)
 
     def _within_quota(
-        self, revision: Revision, memory: int, live: Sequence[Member], kept: set[RevisionKey]
+        self, revision: Revision, memory: int, own: Sequence[Occupant], fair: Mapping[str, int] | None
     ) -> tuple[str, ...]:
+        """As `make`, by the quota of the namespace alone."""
         name = revision.meta.namespace
         namespace = self._mirror.get(Namespace, "", name)
         if namespace is None:
             return ()
         ceiling = namespace.spec.quota
-        own = [self._occupant(member, kept) for member in live if member.key[0] == name]
-        going = placement.evictions(memory, Budget(ceiling.memory, ceiling.instances), own)
+        budget = Budget(ceiling.memory, ceiling.instances)
+        going = placement.evictions(memory, budget, own)
+        if going is None and fair is not None:
+            going = placement.reclaimed(memory, budget, own, fair) or None
         if going is None:
             used = quota.Usage(instances=len(own), memory=sum(occupant.memory for occupant in own))
             quota.check(ceiling, used, quota.Usage(instances=1, memory=memory), f"namespace {name!r}")
         return going or ()
 
-    def _occupant(self, member: Member, kept: set[RevisionKey]) -> Occupant:
-        idle = self._pool.idle_since(member.key, member.id) if member.phase == "ready" else None
-        return Occupant(member.id, member.memory, idle, member.key in kept)
+    def _occupant(self, member: Member, least: Mapping[str, int]) -> Occupant:
+        ready = member.phase == "ready"
+        owner = _owner(member)
+        return Occupant(
+            member.id,
+            member.memory,
+            idle_since=self._pool.idle_since(member.key, member.id) if ready else None,
+            kept=len(self._fleet.members(member.key)) <= least[owner],
+            owner=owner,
+            running=self._pool.running(member.key, member.id),
+        )
 
-    def _kept(self, live: Sequence[Member]) -> set[RevisionKey]:
-        """Revisions that have no instance to spare: at their minimum, or not yet ready."""
-        count: dict[RevisionKey, int] = {}
-        revisions: dict[RevisionKey, Revision] = {}
+    def _least(self, live: Sequence[Member]) -> dict[str, int]:
+        """How many instances each revision must keep: its minimum, or, while it is not ready, all it has."""
+        found: dict[str, int] = {}
         for member in live:
-            count[member.key] = count.get(member.key, 0) + 1
-            revisions[member.key] = self._mirror.get(Revision, *member.key) or member.revision
-        return {
-            key
-            for key, revision in revisions.items()
-            if revision.status.phase == "starting" or count[key] <= revision.spec.template.scale.min
-        }
+            owner = _owner(member)
+            if owner not in found:
+                revision = self._mirror.get(Revision, *member.key) or member.revision
+                starting = revision.status.phase == "starting"
+                found[owner] = len(self._fleet.members(member.key)) if starting else revision.spec.template.scale.min
+        return found
+
+
+def _owner(member: Member) -> str:
+    return "/".join(member.key)

@@ -90,10 +90,11 @@ class Scaler:
         log.info("an instance of %s/%s did not start: %s", *key, error)
         standing = self._standing(key)
         standing.failed(error, self._clock.now(), self._settings.backoff, self._number())
-        if standing.failures >= self._settings.attempts or isinstance(error, InitFailed | CallerError):
+        hopeless = isinstance(error, InitFailed | CallerError)
+        if standing.failures >= self._settings.attempts or hopeless:
             standing.give_up(error)
         count = self._count(key)
-        if count.ready + count.starting == 0:
+        if count.ready + count.starting == 0 and (standing.failures > 1 or hopeless):
             self._pool.fail_waiting(key, error)
         self._later[key] = standing.retry_at
         self._wake.set()
@@ -127,6 +128,11 @@ class Scaler:
     def standing(self, key: RevisionKey) -> tuple[int, SeptetError | None]:
         """Ready instances, and the trouble if there is any."""
         return self._count(key).ready, self.trouble(key)
+
+    def idle(self, key: RevisionKey) -> bool:
+        """Did no call run or wait when it was last looked at?"""
+        standing = self._standings.get(key)
+        return standing is None or not standing.calls
 
     # -- the loop
 
@@ -240,6 +246,7 @@ class Scaler:
         """Puts the load since the last look into the memory; None for a revision that must not run."""
         load = self._pool.sample(key)
         standing = self._standing(key)
+        standing.calls = load.waiting + load.running
         if not self._serves(key):
             if load.waiting:
                 self._pool.fail_waiting(key, standing.error or _not_served(revision))

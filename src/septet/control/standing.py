@@ -20,6 +20,7 @@ class Standing:
         self.emptied: ColdReason = emptied
         self.memory: autoscale.Memory | None = None
         self.failures = 0
+        self.calls = 0
         self.retry_at = 0.0
         self.error: SeptetError | None = None
         self.full_since: float | None = None

@@ -28,8 +28,32 @@ class DateLine:
         return self._line
 
 
+BATCH = 16 * 1024
+"""Bytes that are kept until the loop's turn is over, to go out in one system call with what follows."""
+
+
+class Flusher:
+    """Sends, at the end of the loop's turn, what answers kept back in it; one callback for all."""
+
+    __slots__ = ("_answers", "_call_soon")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._call_soon = loop.call_soon
+        self._answers: list[Answer] = []
+
+    def add(self, answer: Answer) -> None:
+        if not self._answers:
+            self._call_soon(self._flush)
+        self._answers.append(answer)
+
+    def _flush(self) -> None:
+        answers, self._answers = self._answers, []
+        for answer in answers:
+            answer.flush()
+
+
 class Answer:
-    """Frames one response for one client.
+    """Frames one response for one client. Pieces go out at the latest when the loop's turn is over.
 
     `keep_alive` says whether the connection may serve another request afterwards. `sent` counts body bytes.
     `started` is True from the final head on: from there an error can only cut the connection.
@@ -38,9 +62,12 @@ class Answer:
     __slots__ = (
         "_bodiless",
         "_chunked",
+        "_flusher",
+        "_kept",
         "_left",
         "_minor",
-        "_write",
+        "_size",
+        "_transport",
         "complete",
         "keep_alive",
         "sent",
@@ -49,8 +76,13 @@ class Answer:
         "until_close",
     )
 
-    def __init__(self, transport: asyncio.WriteTransport, method: bytes, minor: int, keep_alive: bool) -> None:
-        self._write = transport.write
+    def __init__(
+        self, transport: asyncio.WriteTransport, flusher: Flusher, method: bytes, minor: int, keep_alive: bool
+    ) -> None:
+        self._transport = transport
+        self._flusher = flusher
+        self._kept: list[bytes] = []
+        self._size = 0
         self._minor = minor
         self._bodiless = method == b"HEAD"
         self._chunked = False
@@ -66,6 +98,7 @@ class Answer:
         """A 1xx head; HTTP/1.0 clients know none."""
         if self._minor == 1 and not self.started:
             self._write(b"%b%b\r\n" % (status_line(status), lines))
+            self.flush()
 
     def head(self, status: int, lines: bytes, length: int | None) -> None:
         """The final head. `length` None means unknown: chunked, or until the connection closes for HTTP/1.0.
@@ -126,6 +159,7 @@ class Answer:
         if self._chunked:
             self._write(LAST_CHUNK)
         self.complete = True
+        self.flush()
         return True
 
     def error(self, reply: ErrorReply, lines: bytes) -> None:
@@ -134,3 +168,31 @@ class Answer:
         self.head(reply.status, head, len(reply.body))
         self.data(reply.body)
         self.end()
+
+    def flush(self) -> None:
+        """Hands over what was kept; with that the transport may ask for a pause."""
+        kept = self._kept
+        if not kept:
+            return
+        size, self._size = self._size, 0
+        self._kept = []
+        if len(kept) == 1:
+            self._transport.write(kept[0])
+        elif size < BATCH:
+            self._transport.write(b"".join(kept))
+        else:
+            self._transport.writelines(kept)
+
+    def discard(self) -> None:
+        """The connection is lost: what was kept goes nowhere."""
+        self._kept = []
+        self._size = 0
+
+    def _write(self, data: bytes) -> None:
+        kept = self._kept
+        if not kept:
+            self._flusher.add(self)
+        kept.append(data)
+        self._size += len(data)
+        if self._size >= BATCH:
+            self.flush()

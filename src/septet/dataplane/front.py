@@ -13,7 +13,7 @@ import struct
 from enum import Enum
 from typing import cast
 
-from septet.dataplane.answer import Answer, DateLine
+from septet.dataplane.answer import Answer, DateLine, Flusher
 from septet.dataplane.asgi import ControlExchange
 from septet.dataplane.correlation import PLATFORM_NAMES, PLATFORM_PREFIXES
 from septet.dataplane.deadlines import Deadlines
@@ -54,6 +54,7 @@ class FrontDesk:
         self.deadlines = Deadlines(loop)
         self.ids = IdSource()
         self.date = DateLine()
+        self.flusher = Flusher(loop)
         self.parse = FieldsCache(_parse_fields)
         self.connections: set[Front] = set()
         self.draining = False
@@ -141,6 +142,7 @@ class Front(asyncio.Protocol):
         """A half-closed client still gets its answer, but one that is gone looks the same at first."""
         if self._receiver is None or self._reading is not Reading.NOTHING:
             if self._reading is Reading.TUNNEL and self._receiver is not None:
+                self._eof = True
                 self._receiver.body_end()
                 return not self.secure
             return False
@@ -158,6 +160,8 @@ class Front(asyncio.Protocol):
             self.desk.on_empty.set()
         receiver, self._receiver = self._receiver, None
         self._buffer = b""
+        if self.answer is not None:
+            self.answer.discard()
         if receiver is not None:
             receiver.client_gone()
 
@@ -239,6 +243,8 @@ class Front(asyncio.Protocol):
         if self._closing:
             return
         answer = self.answer
+        if answer is not None:
+            answer.flush()
         if answer is not None and answer.until_close:
             # Only a reset tells a body that ends with the connection from a whole one.
             self._reset()
@@ -274,7 +280,8 @@ class Front(asyncio.Protocol):
     def drain(self) -> None:
         """Closes when nothing is in progress; what runs ends with its connection."""
         if self._receiver is None and not self._closing:
-            self._end()
+            if self._reading is Reading.HEAD:
+                self._close_softly()
         elif self.answer is not None and not self.answer.started:
             self.answer.keep_alive = False
 
@@ -342,14 +349,16 @@ class Front(asyncio.Protocol):
         return True
 
     def _bad_head(self, error: SeptetError) -> None:
-        self.answer = Answer(self.transport, b"GET", 1, False)
+        self.answer = Answer(self.transport, self.desk.flusher, b"GET", 1, False)
         self._reading = Reading.DISCARD
         self._buffer = b""
         self.refuse(error, render_problem, "", b"")
         self.finished()
 
     def _begin(self, head: RequestHeadFacts) -> None:
-        self.answer = Answer(self.transport, head.method, head.minor, head.keep_alive and not self.desk.draining)
+        desk = self.desk
+        keep = head.keep_alive and not desk.draining
+        self.answer = Answer(self.transport, desk.flusher, head.method, head.minor, keep)
         if head.chunked:
             self._reading = Reading.CHUNKED
             self._chunks = ChunkedDecoder()
@@ -476,11 +485,9 @@ class Front(asyncio.Protocol):
     # -- ending
 
     def _end(self) -> None:
-        """Closes after everything was sent, reading on for a while when the client may still be sending."""
+        """Closes after everything was sent; the client may be sending still, and bytes that meet a closed socket
+        reset the connection and with it the answer, so they are read and dropped for a while."""
         if self._closing:
-            return
-        if self._reading in (Reading.NOTHING, Reading.HEAD) and not self._buffer:
-            self._close_softly()
             return
         self._reading = Reading.DISCARD
         self._buffer = b""

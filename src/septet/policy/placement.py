@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from septet.model.errors import NodeFull
@@ -10,12 +10,15 @@ from septet.model.errors import NodeFull
 
 class Occupant(NamedTuple):
     """One instance. Memory is its limit in MiB. `idle_since` is None while it runs a call or starts; `kept`
-    is set for those that must stay (the minimum of their revision)."""
+    is set for those that must stay (the minimum of their revision). `owner` is whose instance it is, and
+    `running` how many calls it has."""
 
     id: str
     memory: int
     idle_since: float | None = None
     kept: bool = False
+    owner: str = ""
+    running: int = 0
 
 
 class Budget(NamedTuple):
@@ -41,6 +44,31 @@ def evictions(memory: int, budget: Budget, occupants: Sequence[Occupant]) -> tup
     if excess > 0 or surplus > 0:
         return None
     return tuple(_spared(chosen, -excess if budget.memory else None, -surplus if budget.instances else None))
+
+
+def reclaimed(memory: int, budget: Budget, occupants: Sequence[Occupant], least: Mapping[str, int]) -> tuple[str, ...]:
+    """The instances to take from those who have most, for somebody who has none: the least busy of the owner with
+    the most memory first, again and again until one of `memory` MiB fits. Each owner keeps one, and at least as
+    many as `least` says. Empty when that does not make room."""
+    left = list(occupants)
+    taken: list[str] = []
+    while not _fits(memory, budget, left):
+        held: dict[str, list[Occupant]] = {}
+        for occupant in left:
+            held.setdefault(occupant.owner, []).append(occupant)
+        rich = [own for owner, own in held.items() if len(own) > max(1, least.get(owner, 0))]
+        if not rich:
+            return ()
+        richest = max(rich, key=lambda own: (sum(occupant.memory for occupant in own), own[0].owner))
+        victim = min(richest, key=lambda occupant: (occupant.running, occupant.idle_since or 0.0, occupant.id))
+        left.remove(victim)
+        taken.append(victim.id)
+    return tuple(taken)
+
+
+def _fits(memory: int, budget: Budget, occupants: Sequence[Occupant]) -> bool:
+    room = not budget.memory or sum(occupant.memory for occupant in occupants) + memory <= budget.memory
+    return room and (not budget.instances or len(occupants) < budget.instances)
 
 
 def _spared(chosen: Sequence[Occupant], memory: int | None, instances: int | None) -> list[str]:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 
 class Candidate(NamedTuple):
-    """A revision. `busy` while it is being built or started; `unused_since` in epoch seconds, 0 when it is not
-    known to be unused."""
+    """A revision. `busy` while it is built or started, or calls still run in it; `unused_since` in epoch
+    seconds, 0 when it is not known to be unused."""
 
     name: str
     number: int

@@ -104,6 +104,11 @@ async def empty(context: Context, namespace: str) -> None:
                     await context.ports.store.delete(kind.__name__, namespace, obj.meta.name)
                 except NotFound:
                     continue
+    functions = {function.meta.uid for function in await context.all(Function, namespace)}
+    for revision in await context.all(Revision, namespace):
+        # Revisions go with their functions; of one that is gone already, nothing else would take them away.
+        if revision.meta.deleting_since is None and revision.spec.function_uid not in functions:
+            await context.ports.store.delete("Revision", namespace, revision.meta.name)
 
 
 async def _release(context: Context, namespace: Namespace) -> Namespace:

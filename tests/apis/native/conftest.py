@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[2] / "unit" / "service"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "harness"))
 
 from asgi_client import AsgiClient
 from service_world import World

@@ -374,3 +374,21 @@ async def test_sleeping_revisions_cost_nothing(world: World) -> None:
     assert asked == 0
     assert await all_of([world.call("hello")]) == ["hello-00001"]
     assert asked > 0
+
+
+@virtual
+async def test_function_with_a_full_queue_and_all_the_memory_leaves_an_instance_to_another(world: World) -> None:
+    await world.start(memory=512)
+    await world.deploy("b", window=6.0, grace=0.0)
+    await world.until(lambda: not world.sandbox.running, 60)
+    await world.deploy("a")
+    end = world.clock.now() + 30
+    crowd = world.clients("a", 200, 0.1, until=end)
+    await world.until(lambda: world.ready("a-00001") == 4)
+    single = world.clients("b", 1, 0.1, until=end)
+    await all_of(crowd)
+    assert {call.outcome for call in single} == {"b-00001"}
+    assert single[0].waited < 0.5
+    assert max(call.waited for call in single[1:]) == 0
+    assert {call.outcome for call in crowd} == {"a-00001"}
+    assert world.sandbox.peak <= 512

@@ -67,6 +67,30 @@ def test_what_goes_makes_room_and_every_one_of_them_is_needed(
     assert all(not fits(set(going) - {one}) for one in going)
 
 
+def test_who_has_most_gives_the_least_busy_to_who_has_none() -> None:
+    there = [Occupant(f"a{n}", 128, owner="a", running=n + 1) for n in range(3)]
+    there += [Occupant("b0", 128, owner="b", running=1)]
+    assert placement.reclaimed(128, Budget(512), there, {}) == ("a0",)
+    assert placement.reclaimed(256, Budget(512), there, {}) == ("a0", "a1")
+    assert placement.reclaimed(128, Budget(0, 4), there, {}) == ("a0",)
+    assert placement.reclaimed(384, Budget(512), there, {}) == (), "each keeps one"
+    assert placement.reclaimed(128, Budget(512), there, {"a": 3}) == (), "nobody goes below the minimum"
+    assert placement.reclaimed(128, Budget(1024), there, {}) == ()
+
+
+@given(st.integers(1, 600), st.integers(1, 2048), occupants, st.integers(0, 3))
+def test_reclaiming_makes_room_and_leaves_everybody_one(
+    memory: int, budget: int, there: list[Occupant], least: int
+) -> None:
+    owned = [occupant._replace(owner=f"o{n % 3}") for n, occupant in enumerate(there)]
+    taken = set(placement.reclaimed(memory, Budget(budget), owned, {"o0": least}))
+    left = [occupant for occupant in owned if occupant.id not in taken]
+    if taken:
+        assert sum(occupant.memory for occupant in left) + memory <= budget
+        for owner in {occupant.owner for occupant in owned if occupant.id in taken}:
+            assert sum(occupant.owner == owner for occupant in left) >= (max(1, least) if owner == "o0" else 1)
+
+
 def test_surplus_takes_starting_ones_then_idle_ones_then_the_least_busy() -> None:
     there = [
         keepalive.Candidate("busy", True, 5),

@@ -142,10 +142,7 @@ class NativeApi:
 
     async def _answer(self, row: Row, result: Any, scope: Scope, receive: Receive, send: Send) -> None:
         if row.form == "json":
-            if getattr(result, "action", "created") != "created" and row.status == 201:
-                await answers.send_json(send, 200, result)
-            else:
-                await answers.send_json(send, row.status, result)
+            await answers.send_json(send, row.status, result)
         elif row.form == "text":
             data = result if isinstance(result, bytes) else str(result).encode()
             await answers.send_body(send, row.status, data, b"text/plain; charset=utf-8")

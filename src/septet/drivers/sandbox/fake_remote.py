@@ -252,7 +252,7 @@ class FakeRemote:
             transport, _ = await asyncio.get_running_loop().create_connection(factory, host, port)
         except OSError as error:
             raise InstanceLost(f"instance {instance} does not accept connections: {error}") from error
-        pod.connections.add(transport)
+        pod.connections = {one for one in pod.connections if not one.is_closing()} | {transport}
         if frames:
             self._links[instance] = transport
         return transport

@@ -4,6 +4,6 @@ import sys
 
 sys.path.insert(0, __file__.rpartition("/")[0])
 
-from septet_runtime.main import main  # noqa: E402
+from septet_runtime.main import main
 
 main()

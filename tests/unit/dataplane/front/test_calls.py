@@ -64,7 +64,8 @@ async def test_pipelined_requests_are_served_in_order_one_at_a_time(bench: Bench
     client = await bench.connect()
     await client.send(b"".join(GET.replace(b"hello", b"h%d" % n) for n in range(5)))
     for number in range(5):
-        await until(lambda number=number: len(bench.link.uploads) == number + 1)
+        while len(bench.link.uploads) <= number:
+            await asyncio.sleep(0.001)
         await asyncio.sleep(0.01)
         assert len(bench.link.uploads) == number + 1
         bench.link.uploads[number].answer(b"%d" % number)

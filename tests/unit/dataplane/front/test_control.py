@@ -71,7 +71,8 @@ def serve(bench: Bench, app: ASGIApp) -> None:
 
 async def test_a_request_reaches_the_application(control: Bench) -> None:
     got = await control.exchange(
-        b"POST /septet/v1/show/a%2Fb%20c?x=1 HTTP/1.1\r\nHost: a.example\r\nContent-Length: 5\r\nX-Request-Id: mine\r\n\r\nhello"
+        b"POST /septet/v1/show/a%2Fb%20c?x=1 HTTP/1.1\r\nHost: a.example\r\nContent-Length: 5\r\n"
+        b"X-Request-Id: mine\r\n\r\nhello"
     )
     found = json.loads(got.body)
     assert (got.status, got.lines["x-a"], got.lines["x-request-id"]) == (201, "b", "mine")
@@ -87,7 +88,8 @@ async def test_chunked_bodies_and_keep_alive(control: Bench) -> None:
     client = await control.connect()
     for _ in range(3):
         await client.send(
-            b"POST /septet/v1/show/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n"
+            b"POST /septet/v1/show/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n"
         )
         assert json.loads((await client.response()).body)["size"] == 6
 

@@ -23,9 +23,16 @@ async def test_a_sane_request_id_is_kept(bench: Bench, given: bytes) -> None:
 
 @pytest.mark.parametrize(
     "lines",
-    [[], [b"X-Request-Id:"], [b"X-Request-Id: a b"], [b"X-Request-Id: " + b"x" * 129], [b"X-Request-Id: <script>"],
-     [b"X-Request-Id: a", b"X-Request-Id: b"], [b"X-Request-Id: \xc3\xa4"]],
-)  # fmt: skip
+    [
+        [],
+        [b"X-Request-Id:"],
+        [b"X-Request-Id: a b"],
+        [b"X-Request-Id: " + b"x" * 129],
+        [b"X-Request-Id: <script>"],
+        [b"X-Request-Id: a", b"X-Request-Id: b"],
+        [b"X-Request-Id: \xc3\xa4"],
+    ],
+)
 async def test_another_request_id_is_replaced_by_the_invocation(bench: Bench, lines: list[bytes]) -> None:
     got = await bench.exchange(get(*lines))
     assert got.lines["x-request-id"] == got.lines["septet-invocation-id"] == bench.link.uploads[0].head.invocation
@@ -70,8 +77,15 @@ async def test_an_invalid_traceparent_is_replaced_and_its_state_dropped(bench: B
     assert b"tracestate" not in upload.lines()
 
 
-SPOOFED = [b"X-Forwarded-For: 9.9.9.9", b"X-Forwarded-Proto: https", b"X-Forwarded-Host: evil", b"X-Forwarded-Port: 1",
-           b"Forwarded: for=9.9.9.9", b"X-Real-IP: 9.9.9.9", b"Septet-Deadline: 1"]  # fmt: skip
+SPOOFED = [
+    b"X-Forwarded-For: 9.9.9.9",
+    b"X-Forwarded-Proto: https",
+    b"X-Forwarded-Host: evil",
+    b"X-Forwarded-Port: 1",
+    b"Forwarded: for=9.9.9.9",
+    b"X-Real-IP: 9.9.9.9",
+    b"Septet-Deadline: 1",
+]
 
 
 async def test_forwarded_lines_of_strangers_are_replaced(bench: Bench) -> None:

@@ -11,6 +11,9 @@ import random
 import pytest
 from tests.unit.dataplane.front.conftest import Bench, FakeUpload
 
+from septet.model.errors import SeptetError
+from septet.wire import fields
+
 PROBE = b"GET /fn/probe/probe HTTP/1.1\r\nHost: probe.example\r\n\r\n"
 SMUGGLED = b"GET /fn/smuggled/smuggled HTTP/1.1\r\nHost: a.example\r\n\r\n"
 
@@ -45,9 +48,30 @@ async def test_rule_exactly_one_host(bench: Bench, lines: list[bytes]) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    [b"", b"a b", b"a/b", b"a@b", b"a?b", b"a#b", b"a\\b", b"a:b", b"a:99999", b"a:80:80", b"[::1", b"[zz]", b"[1]",
-     b"a\xff", b"%zz", b"a,b", b"a`b", b"<a>", b"a|b", b"\"a\"", b"::1"],
-)  # fmt: skip
+    [
+        b"",
+        b"a b",
+        b"a/b",
+        b"a@b",
+        b"a?b",
+        b"a#b",
+        b"a\\b",
+        b"a:b",
+        b"a:99999",
+        b"a:80:80",
+        b"[::1",
+        b"[zz]",
+        b"[1]",
+        b"a\xff",
+        b"%zz",
+        b"a,b",
+        b"a`b",
+        b"<a>",
+        b"a|b",
+        b'"a"',
+        b"::1",
+    ],
+)
 async def test_rule_host_grammar(bench: Bench, host: bytes) -> None:
     if host == b"a,b":
         # A comma is a sub-delimiter of RFC 3986: grammar allows it, and it stays one host.
@@ -164,20 +188,50 @@ async def test_rule_version_is_1_0_or_1_1(bench: Bench, version: bytes) -> None:
 
 @pytest.mark.parametrize(
     "start",
-    [b"GET  /fn/a/b HTTP/1.1", b"GET /fn/a/b  HTTP/1.1", b" GET /fn/a/b HTTP/1.1", b"GET\t/fn/a/b HTTP/1.1", b"GET /fn/a b HTTP/1.1",
-     b"GET /fn/a/b", b"GET", b"G@T /fn/a/b HTTP/1.1", b"GET fn/a/b HTTP/1.1", b"GET /fn/a/b#c HTTP/1.1", b"GET /fn/\xff HTTP/1.1",
-     b"GET /fn/a\0b HTTP/1.1", b"GET * HTTP/1.1", b"GET ftp://a/b HTTP/1.1", b"GET http:///b HTTP/1.1", b"GET http://u@a/b HTTP/1.1"],
-)  # fmt: skip
+    [
+        b"GET  /fn/a/b HTTP/1.1",
+        b"GET /fn/a/b  HTTP/1.1",
+        b" GET /fn/a/b HTTP/1.1",
+        b"GET\t/fn/a/b HTTP/1.1",
+        b"GET /fn/a b HTTP/1.1",
+        b"GET /fn/a/b",
+        b"GET",
+        b"G@T /fn/a/b HTTP/1.1",
+        b"GET fn/a/b HTTP/1.1",
+        b"GET /fn/a/b#c HTTP/1.1",
+        b"GET /fn/\xff HTTP/1.1",
+        b"GET /fn/a\0b HTTP/1.1",
+        b"GET * HTTP/1.1",
+        b"GET ftp://a/b HTTP/1.1",
+        b"GET http:///b HTTP/1.1",
+        b"GET http://u@a/b HTTP/1.1",
+    ],
+)
 async def test_rule_request_line(bench: Bench, start: bytes) -> None:
     await refused(bench, head(b"Host: a", start=start))
 
 
 @pytest.mark.parametrize(
     "chunks",
-    [b"G\r\n", b"-1\r\nx\r\n0\r\n\r\n", b"+1\r\nx\r\n0\r\n\r\n", b"0x1\r\nx\r\n0\r\n\r\n", b"\r\n", b" 1\r\nx\r\n0\r\n\r\n",
-     b"00000000000000001\r\nx\r\n0\r\n\r\n", b"1\nx\r\n0\r\n\r\n", b"1\r\nx\n0\r\n\r\n", b"1\r\nxx\r\n0\r\n\r\n",
-     b"1\r\nx\r0\r\n\r\n\r\n", b"1\rx\r\n0\r\n\r\n", b"1_0\r\nx\r\n0\r\n\r\n", b"0\n\r\n", b"0\r\n\n", b"1 \0\r\nx\r\n0\r\n\r\n"],
-)  # fmt: skip
+    [
+        b"G\r\n",
+        b"-1\r\nx\r\n0\r\n\r\n",
+        b"+1\r\nx\r\n0\r\n\r\n",
+        b"0x1\r\nx\r\n0\r\n\r\n",
+        b"\r\n",
+        b" 1\r\nx\r\n0\r\n\r\n",
+        b"00000000000000001\r\nx\r\n0\r\n\r\n",
+        b"1\nx\r\n0\r\n\r\n",
+        b"1\r\nx\n0\r\n\r\n",
+        b"1\r\nxx\r\n0\r\n\r\n",
+        b"1\r\nx\r0\r\n\r\n\r\n",
+        b"1\rx\r\n0\r\n\r\n",
+        b"1_0\r\nx\r\n0\r\n\r\n",
+        b"0\n\r\n",
+        b"0\r\n\n",
+        b"1 \0\r\nx\r\n0\r\n\r\n",
+    ],
+)
 async def test_rule_chunk_size_and_ends(bench: Bench, chunks: bytes) -> None:
     """The call may have begun, but it is cancelled, never completed; nothing after it is read."""
     client = await bench.connect()
@@ -232,8 +286,18 @@ async def test_rule_other_protocols_are_refused_at_once(bench: Bench, data: byte
 
 
 async def test_rule_hop_by_hop_lines_are_cut(bench: Bench) -> None:
-    names = [b"Connection: X-Named, close", b"X-Named: 1", b"Keep-Alive: 1", b"TE: trailers", b"Trailer: X", b"Upgrade: foo",
-             b"Proxy-Connection: x", b"Proxy-Authorization: x", b"Proxy: http://evil", b"X-Kept: 1"]  # fmt: skip
+    names = [
+        b"Connection: X-Named, close",
+        b"X-Named: 1",
+        b"Keep-Alive: 1",
+        b"TE: trailers",
+        b"Trailer: X",
+        b"Upgrade: foo",
+        b"Proxy-Connection: x",
+        b"Proxy-Authorization: x",
+        b"Proxy: http://evil",
+        b"X-Kept: 1",
+    ]
     assert (await bench.exchange(head(b"Host: a", *names))).status == 200
     assert bench.link.uploads[0].lines().keys() & {b"x-kept", b"host"} == {b"x-kept", b"host"}
     cut = {line.partition(b":")[0].lower() for line in names[:-1]}
@@ -277,12 +341,35 @@ GOOD = [
     b"GET http://a.example/fn/a/b HTTP/1.1\r\nHost: a.example\r\nConnection: x-a, keep-alive\r\nX-A: b\r\n\r\n",
 ]
 LINES = [
-    b"Content-Length: 0", b"Content-Length: 4", b"Content-Length : 4", b"Content-Length:\x0b4", b"content-length: 0, 4",
-    b"Transfer-Encoding: chunked", b"Transfer-Encoding : chunked", b"Transfer-Encoding: ,chunked", b"transfer-encoding:\tchunked",
-    b"Transfer-Encoding: chunked\r\n ,x", b"Host: b", b" Host: b", b"Host:\r\n b", b"X: \r\n\r\n", b"Expect: 100-continue", b"Expect: x",
-    b"Connection: close", b"Connection: content-length", b"Connection: transfer-encoding, host", b"Upgrade: h2c", b"TE: chunked",
-    b"X: y\nContent-Length: 9", b"X: y\rTransfer-Encoding: chunked", b"Content_Length: 9", b"\x00", b":", b"X", b"X\x85: y",
-]  # fmt: skip
+    b"Content-Length: 0",
+    b"Content-Length: 4",
+    b"Content-Length : 4",
+    b"Content-Length:\x0b4",
+    b"content-length: 0, 4",
+    b"Transfer-Encoding: chunked",
+    b"Transfer-Encoding : chunked",
+    b"Transfer-Encoding: ,chunked",
+    b"transfer-encoding:\tchunked",
+    b"Transfer-Encoding: chunked\r\n ,x",
+    b"Host: b",
+    b" Host: b",
+    b"Host:\r\n b",
+    b"X: \r\n\r\n",
+    b"Expect: 100-continue",
+    b"Expect: x",
+    b"Connection: close",
+    b"Connection: content-length",
+    b"Connection: transfer-encoding, host",
+    b"Upgrade: h2c",
+    b"TE: chunked",
+    b"X: y\nContent-Length: 9",
+    b"X: y\rTransfer-Encoding: chunked",
+    b"Content_Length: 9",
+    b"\x00",
+    b":",
+    b"X",
+    b"X\x85: y",
+]
 BYTES = [
     b"\r",
     b"\n",
@@ -380,18 +467,19 @@ async def play(bench: Bench, rng: random.Random, counts: dict[str, int]) -> None
 
 def framing_gone(data: bytes) -> bool:
     """Whether the head, as RFC 9112 reads it, has no body or a shorter one, so that the rest is a request."""
-    head, _, _ = data.partition(b"\r\n\r\n")
+    head, _, rest = data.partition(b"\r\n\r\n")
     if head.lstrip(b"\r\n").startswith(b"GET /fn/smuggled"):
         return True
     names = [line.partition(b":")[0].lower() for line in head.split(b"\r\n")[1:]]
     lengths = [line for line in head.lower().split(b"\r\n")[1:] if line.startswith(b"content-length:")]
     if b"transfer-encoding" in names:
         return b"\r\n0\r\n" in data.partition(b"/fn/smuggled")[0]
-    return not lengths or int(lengths[0].partition(b":")[2]) != len(SMUGGLED)
+    length = int(lengths[0].partition(b":")[2]) if lengths else 0
+    return b"/fn/smuggled" in rest[length:]
 
 
 async def test_ten_thousand_mutated_heads(bench: Bench) -> None:
-    """No split, no crash, no hang; the seed is fixed, so that a failure can be played again."""
+    """No split, no crash, no hang; five thousand on each loop, with fixed seeds, so that a failure can be replayed."""
     trouble: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: trouble.append(context))
 
@@ -399,15 +487,34 @@ async def test_ten_thousand_mutated_heads(bench: Bench) -> None:
         upload.on_end = lambda up: up.answer()
 
     bench.link.script = script
-    rng = random.Random(9112)
+    rng = random.Random(9112 + ("uvloop" in type(asyncio.get_running_loop()).__module__))
     counts = {"ok": 0, "refused": 0, "reset": 0}
-    for number in range(10_000):
+    for number in range(5_000):
         await play(bench, rng, counts)
         if number % 100 == 0:
             assert (await bench.exchange(PROBE)).status == 200
     assert not trouble
-    assert counts["ok"] > 2_000
-    assert counts["refused"] > 4_000
+    assert counts["ok"] > 1_000
+    assert counts["refused"] > 2_000
     assert counts["reset"] == 0
     assert bench.dispatcher.left == bench.dispatcher.submitted
     assert len(bench.dispatcher.done) == bench.dispatcher.submitted
+
+
+async def test_the_generator_finds_a_front_that_takes_two_lengths(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: with one rule taken out, the same heads show a split."""
+    strict = fields._read
+
+    def lenient(found: fields.Fields, name: bytes, value: bytes, error: type[SeptetError]) -> None:
+        if name == b"content-length":
+            found.length = None
+        strict(found, name, value, error)
+
+    monkeypatch.setattr(fields, "_read", lenient)
+    rng = random.Random(9112)
+    counts = {"ok": 0, "refused": 0, "reset": 0}
+    with pytest.raises(AssertionError):
+        for _ in range(5_000):
+            await play(bench, rng, counts)

@@ -17,6 +17,7 @@ import msgspec
 
 from septet.drivers.sandbox.process import cgroup, doctor, ownership, plain, supervise
 from septet.drivers.sandbox.process.egress import Egress
+from septet.drivers.sandbox.process.egress_rules import parse_allow
 from septet.drivers.sandbox.process.instance import Instance
 from septet.drivers.sandbox.process.launch import LauncherProcess
 from septet.drivers.sandbox.process.output import OutputPipe
@@ -154,9 +155,9 @@ class ProcessSandbox:
         if request.id in self._instances:
             raise Conflict(f"instance {request.id} exists already")
         container = self._resolver.container(request)
-        egress = self._walls and request.network.mode == "egress"
-        if egress:
+        if request.network.mode == "egress":
             self._check_egress(request)
+        egress = self._walls and request.network.mode == "egress"
         host_id = self._take_id()
         try:
             spec = self._spec(request, host_id)
@@ -196,6 +197,9 @@ class ProcessSandbox:
         return info
 
     def _check_egress(self, request: LaunchRequest) -> None:
+        if not self._walls:
+            parse_allow(request.network.allow)  # nothing enforces it, but it has to be well formed
+            return
         if self._egress_why:
             raise InvalidInput(
                 f"network mode egress does not work on this host: {self._egress_why}",

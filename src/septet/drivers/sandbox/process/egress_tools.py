@@ -44,12 +44,12 @@ async def run(program: str, *arguments: str, text: str = "") -> str:
     process = await asyncio.create_subprocess_exec(
         need(program),
         *arguments,
-        stdin=asyncio.subprocess.PIPE,
+        stdin=asyncio.subprocess.PIPE if text else asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        out, err = await asyncio.wait_for(process.communicate(text.encode()), _TIMEOUT)
+        out, err = await asyncio.wait_for(process.communicate(text.encode() if text else None), _TIMEOUT)
     except BaseException as error:
         with contextlib.suppress(ProcessLookupError):
             process.kill()

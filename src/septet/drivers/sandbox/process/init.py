@@ -139,8 +139,11 @@ def _drop() -> None:
 
 
 def _await_go(spec: Spec, control: socket.socket) -> None:
-    if spec.wait and not control.recv(4096):
-        raise OSError(errno.EPIPE, "the platform went away")
+    if not spec.wait:
+        return
+    data = control.recv(4096)
+    if not data or json.loads(data)["op"] != "go":
+        raise OSError(errno.ECANCELED, "it was stopped before it was started")
 
 
 class Init:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import cast
 
 LINE_MAX = 64 * 1024
 
@@ -30,8 +31,8 @@ class OutputPipe(asyncio.Protocol):
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.ReadTransport)
-        self._transport = transport
+        # uvloop has transports of its own, which are no subclass of the standard ones
+        self._transport = cast("asyncio.ReadTransport", transport)
         self._filled_at = asyncio.get_running_loop().time()
 
     def data_received(self, data: bytes) -> None:

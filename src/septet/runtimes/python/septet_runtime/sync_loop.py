@@ -124,9 +124,7 @@ class Link:
             self.pump()
             return
         with self.condition:
-            self.condition.wait_for(
-                lambda: call.chunks or call.ended or call.cancelled or call.window > 0, timeout=60
-            )
+            self.condition.wait_for(lambda: call.chunks or call.ended or call.cancelled or call.window > 0, timeout=60)
 
     def _take(self, type_, flags, stream, head, body):
         call = self.calls.get(stream)

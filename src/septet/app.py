@@ -1,0 +1,424 @@
+"""The composition root: the only place that knows every concrete choice."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import gc
+import logging
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import septet
+from septet import registry
+from septet.apis.native.app import NativeApi, NativeSettings
+from septet.apis.native.calls import CALL_ROUTES, OWN_PREFIXES
+from septet.build.builder import BuildSettings, SourceBuilder
+from septet.build.cache import BuildCache
+from septet.build.task import TaskRunner
+from septet.control.loop import Control
+from septet.control.settings import ControlSettings
+from septet.control.view import View
+from septet.dataplane.admission import Admission
+from septet.dataplane.calls import Calls, Inner
+from septet.dataplane.certificates import Certificate, Certificates
+from septet.dataplane.dispatch import ListenerFacts
+from septet.dataplane.front import FrontDesk
+from septet.dataplane.listener import Listener
+from septet.dataplane.metrics import Metrics
+from septet.dataplane.pool import InstancePool
+from septet.dataplane.router import Router
+from septet.dataplane.table import Table
+from septet.drivers.blobs.files import FileBlobs
+from septet.drivers.blobs.trees import DirectoryTrees
+from septet.drivers.clock.system import SystemClock
+from septet.drivers.logs.files import FileLogs
+from septet.drivers.sandbox.process.settings import ProcessSettings
+from septet.drivers.store.sqlite.store import SqliteStore
+from septet.drivers.vault.aesgcm import AesGcmVault, load_key
+from septet.model.errors import SeptetError, Unavailable
+from septet.model.instance import InstanceEvent, InstanceInfo
+from septet.model.runtime import Runtime
+from septet.ports.contract import Contract
+from septet.ports.logs import LogLine, Stream
+from septet.ports.sandbox import Check, Sandbox
+from septet.service.authenticate import Credentials
+from septet.service.bootstrap import bootstrap
+from septet.service.context import Ports, ServiceSettings
+from septet.service.restore import check_empty
+from septet.service.restore import restore as restore_archive
+from septet.service.service import Service
+from septet.settings import Settings
+
+log = logging.getLogger("septet")
+
+OnReady = Callable[[Mapping[str, Any]], None]
+MIB = 1024 * 1024
+
+
+def run(settings: Settings, on_ready: OnReady) -> int:
+    """Serves until SIGTERM or SIGINT; 0 after a clean end. Raises what a failed start raises."""
+    _logging(settings.log_level)
+    import uvloop
+
+    with _locked(settings.data_dir), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(settings, on_ready))
+
+
+def doctor() -> list[Check]:
+    """What this host can do, for the default driver."""
+
+    async def ask() -> list[Check]:
+        clock = SystemClock()
+        with _scratch() as folder:
+            trees = DirectoryTrees(folder / "trees")
+            sandbox = _process(registry.runtimes(), trees, folder / "sandbox", "full", clock)
+            try:
+                return await sandbox.probe()
+            finally:
+                await sandbox.close()
+
+    return asyncio.run(ask())
+
+
+def restore(archive: Path, data_dir: Path) -> None:
+    """A backup into an empty data directory; Conflict, InvalidInput, Corrupt."""
+    check_empty(data_dir)
+    with _locked(data_dir):
+        folder = data_dir / "blobs"
+        asyncio.run(
+            restore_archive(
+                archive,
+                store=data_dir / "store.db",
+                key=data_dir / "vault.key",
+                blobs=FileBlobs(folder),
+                trees=DirectoryTrees(data_dir / "trees"),
+            )
+        )
+
+
+@dataclass
+class Platform:
+    """Everything that runs, put together."""
+
+    settings: Settings
+    clock: SystemClock = field(default_factory=SystemClock)
+    ready: bool = False
+    stopping: bool = False
+
+    async def open(self) -> None:
+        """State, drivers, control, data plane; nothing listens yet."""
+        data = self.settings.data_dir
+        loop = asyncio.get_running_loop()
+        self.store = SqliteStore(data / "store.db", self.clock)
+        self.admin_token = await bootstrap(self.store, data)
+        self.vault = AesGcmVault(load_key(data / "vault.key"))
+        self.blobs = FileBlobs(data / "blobs")
+        self.trees = DirectoryTrees(data / "trees")
+        self.logs = FileLogs(data / "logs", self.clock, limit=self.settings.log_bytes)
+        self.runtimes = registry.runtimes()
+        self.metrics = Metrics()
+        self.pool = InstancePool(loop)
+        self.table = Table(self.runtimes)
+        self.desks: dict[str, FrontDesk] = {}
+        level = "none" if self.settings.sandbox == "none" else "full"
+        self.sandbox = _process(self.runtimes, self.trees, data / "sandbox", level, self.clock)
+        await _refuse_without_walls(self.sandbox, level)
+        self.tasks = TaskRunner(self.sandbox)
+        self.budget = self.settings.memory_budget or _host_memory() * 3 // 4
+        self._make_control()
+        self._make_calls(loop)
+        await self.sandbox.open(self._on_event, self, self._on_gateway)
+        await self.control.start()
+
+    def _make_control(self) -> None:
+        builder = SourceBuilder(
+            blobs=self.blobs,
+            trees=self.trees,
+            tasks=self.tasks,
+            cache=BuildCache(self.settings.data_dir / "cache" / "builds", self.trees),
+            runtimes=self.runtimes,
+            salt=lambda runtime: {"python": sys.version},
+            settings=BuildSettings(env=self.settings.build_env),
+        )
+        contracts: dict[str, Contract] = {
+            name: registry.load(registry.CONTRACTS, name)() for name in registry.CONTRACTS
+        }
+        sandboxes: dict[str, Sandbox] = {"process": self.sandbox}
+        self.control = Control(
+            self.store,
+            sandboxes,
+            contracts,
+            self.pool,
+            builder,
+            self.vault,
+            self.trees,
+            self.blobs,
+            self.logs,
+            self.clock,
+            self.runtimes,
+            ControlSettings(memory=self.budget),
+            holder=f"node {self.settings.data_dir}",
+        )
+        self.control.mirror.listen(self.table.apply)
+        self.pool.attach(self.control.scaler)
+        self.view = View(self.control.fleet, self.control.scaler, sandboxes, "process", self.budget, self.clock)
+
+    def _make_calls(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.credentials = Credentials(self.store, self.clock)
+        ports = Ports(
+            store=self.store,
+            blobs=self.blobs,
+            trees=self.trees,
+            vault=self.vault,
+            logs=self.logs,
+            clock=self.clock,
+            fleet=self.view,
+            metrics=self.metrics.render,
+        )
+        self.service = Service(
+            ports,
+            ServiceSettings(
+                runtimes=self.runtimes,
+                base_url=lambda: self.url,
+                key_file=self.settings.data_dir / "vault.key",
+                temporary=self.settings.data_dir,
+            ),
+            self.credentials,
+        )
+        native = NativeApi(
+            self.service,
+            NativeSettings(
+                version=septet.__version__, ready=self._readiness, public_metrics=self.settings.public_metrics
+            ),
+        )
+        self.metrics.gauges(self._gauges)
+        self.calls = Calls(
+            router=Router(self.table, random.random),
+            admission=Admission(self.table, self.credentials.authenticate, self.clock.now, self.clock.wall),
+            pool=self.pool,
+            demand=self.control.scaler,
+            call_routes=CALL_ROUTES,
+            control=native,
+            own_prefixes=OWN_PREFIXES,
+            logs=self.logs,
+            metrics=self.metrics,
+            loop=loop,
+        )
+
+    async def listen(self) -> None:
+        """Binds the main listener."""
+        pairs = zip(self.settings.tls_cert, self.settings.tls_key, strict=True)
+        certificates = tuple(Certificate(Path(cert), Path(key)) for cert, key in pairs)
+        self.listener = Listener(
+            self.calls,
+            ListenerFacts(name="native", secure=bool(certificates), trusted=self.settings.trusted_proxies),
+            address=self.settings.listen,
+            certificates=Certificates(certificates) if certificates else None,
+        )
+        await self.listener.start()
+        self.url = self.listener.url
+        self.ready = True
+
+    url = ""
+
+    async def close(self) -> None:
+        """Lets calls end, then instances, then state."""
+        self.stopping = True
+        if hasattr(self, "listener"):
+            await self.listener.drain(self.settings.drain_timeout)
+        self.calls.close()
+        await self.control.stop()
+        await self.sandbox.close()
+        await self.logs.close()
+        await self.store.close()
+
+    # -- what drivers tell
+
+    def _on_event(self, event: InstanceEvent) -> None:
+        if self.tasks.on_event(event):
+            return
+        if event.instance.state == "stopped":
+            self.desks.pop(event.instance.id, None)
+        self.control.fleet.on_event(event)
+
+    def line(self, instance: InstanceInfo, stream: Stream, data: bytes) -> None:
+        """Output of an instance (`ports.sandbox.OutputSink`)."""
+        if self.tasks.line(instance, data):
+            return
+        self.logs.write(
+            LogLine(
+                at=self.clock.wall(),
+                namespace=instance.namespace,
+                function=instance.function,
+                revision=instance.revision,
+                instance=instance.id,
+                stream=stream,
+                text=data.decode("utf-8", "backslashreplace"),
+            )
+        )
+
+    def _on_gateway(self, instance: InstanceInfo) -> asyncio.Protocol:
+        """A connection from inside an instance: its own desk, which knows who is there."""
+        desk = self.desks.get(instance.id)
+        if desk is None:
+            facts = ListenerFacts(name="inner", context=Inner(instance))
+            desk = self.desks[instance.id] = FrontDesk(asyncio.get_running_loop(), self.calls, facts)
+        return desk()
+
+    # -- what is asked of it
+
+    def _readiness(self) -> tuple[bool, str]:
+        if self.stopping:
+            return False, "the platform is stopping"
+        return self.ready, "" if self.ready else "the platform is starting"
+
+    def _gauges(self) -> list[tuple[str, str, dict[tuple[str, ...], float], tuple[str, ...]]]:
+        counts: dict[tuple[str, ...], float] = {}
+        for info in self.control.fleet.instances():
+            key = (info.namespace, info.function, info.state)
+            counts[key] = counts.get(key, 0) + 1
+        node = self.view.node()
+        return [
+            ("septet_instances", "Instances by state.", counts, ("namespace", "function", "state")),
+            ("septet_memory_budget_bytes", "Memory that all instances may use.", {(): node.memory_budget * MIB}, ()),
+            ("septet_memory_reserved_bytes", "Memory limits of all instances.", {(): node.memory_used * MIB}, ()),
+            ("septet_calls_open", "Calls that wait or run.", {(): float(self.calls.open)}, ()),
+        ]
+
+
+async def _serve(settings: Settings, on_ready: OnReady) -> int:
+    platform = Platform(settings)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await platform.open()
+    followers = [asyncio.create_task(platform.credentials.run()), asyncio.create_task(_collect(platform))]
+    try:
+        await platform.credentials.synced.wait()
+        await platform.listen()
+        gc.freeze()
+        on_ready(
+            {
+                "url": platform.url,
+                "token": platform.admin_token,
+                "data_dir": str(settings.data_dir),
+                "pid": os.getpid(),
+                "listeners": {"native": platform.url},
+            }
+        )
+        await stop.wait()
+        log.info("stopping: running calls get %g s", settings.drain_timeout)
+    finally:
+        for follower in followers:
+            follower.cancel()
+        await platform.close()
+    return 0
+
+
+async def _collect(platform: Platform) -> None:
+    """What the service keeps in order now and then."""
+    while True:
+        await asyncio.sleep(30)
+        try:
+            await platform.service.keep_house()
+        except SeptetError as error:
+            log.warning("housekeeping failed: %s", error)
+
+
+def _process(
+    runtimes: Mapping[str, Runtime], trees: DirectoryTrees, state: Path, level: str, clock: SystemClock
+) -> Sandbox:
+    driver: Sandbox = registry.load(registry.SANDBOXES, "process")(
+        runtimes=runtimes,
+        runtime_folder=registry.runtime_folder,
+        trees=trees,
+        state_dir=state,
+        settings=ProcessSettings(level="none" if level == "none" else "full"),
+        clock=clock,
+    )
+    return driver
+
+
+async def _refuse_without_walls(sandbox: Sandbox, level: str) -> None:
+    """A host without the walls is no place for functions, unless the operator says so."""
+    if level == "none":
+        log.warning("functions run WITHOUT ISOLATION (--sandbox none): run only what you trust")
+        return
+    checks = await sandbox.probe()
+    missing = [check for check in checks if check.state == "missing" and check.required]
+    if missing:
+        raise Unavailable(
+            "this host cannot isolate functions: " + "; ".join(f"{c.name}: {c.detail}" for c in missing),
+            hint=missing[0].fix or "`septet doctor` says more; `--sandbox none` runs them without isolation",
+        )
+    if sandbox.capabilities().limits == "best effort":
+        log.warning("limits: best effort (no control group can be written to); `septet doctor` says why")
+
+
+def _host_memory() -> int:
+    """MiB of this host."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // MIB
+
+
+@contextlib.contextmanager
+def _locked(data_dir: Path) -> Iterator[None]:
+    """The data directory, private, and ours alone while we run."""
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fd = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise Unavailable(
+            f"the data directory {data_dir} cannot be used: {error.strerror}", hint="choose another: --data-dir"
+        ) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        raise Unavailable(
+            f"another septet runs on {data_dir}", hint="stop it, or choose another directory: --data-dir"
+        ) from error
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="septet-doctor-") as name:
+        yield Path(name)
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object a line: what programs read."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        import msgspec
+
+        entry: dict[str, object] = {
+            "at": record.created,
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["trace"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(entry).decode()
+
+
+def _logging(level: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    plain = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    handler.setFormatter(plain if sys.stderr.isatty() else _JsonLines())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

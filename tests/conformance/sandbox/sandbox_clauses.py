@@ -1,0 +1,259 @@
+"""The clauses of the sandbox port (`septet/ports/sandbox.py`), each as functions that take a test bed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from sandbox_beds import NETWORK, Bed
+from septet.model.errors import Conflict, InstanceLost, InvalidInput, NotFound, SeptetError
+from septet.model.instance import InstanceExit
+
+PATIENCE = 10.0
+
+
+class Clause(NamedTuple):
+    id: str
+    check: Callable[[Bed], Awaitable[None]]
+
+    @property
+    def name(self) -> str:
+        return f"{self.id}-{self.check.__name__}"
+
+
+CLAUSES: list[Clause] = []
+
+
+def clause(id: str) -> Callable[[Callable[[Bed], Awaitable[None]]], Callable[[Bed], Awaitable[None]]]:
+    def keep(check: Callable[[Bed], Awaitable[None]]) -> Callable[[Bed], Awaitable[None]]:
+        CLAUSES.append(Clause(id, check))
+        return check
+
+    return keep
+
+
+class Ears(asyncio.Protocol):
+    """Our side of a stream: collects what comes."""
+
+    def __init__(self) -> None:
+        self.heard = bytearray()
+        self.closed = False
+
+    def data_received(self, data: bytes) -> None:
+        self.heard += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+
+
+async def until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"within {seconds:g} s it was not so that {what}"
+        await asyncio.sleep(0.005)
+
+
+async def raises(kind: type[SeptetError], work: Awaitable[object]) -> SeptetError:
+    try:
+        await work
+    except SeptetError as error:
+        assert type(error) is kind, f"{type(error).__name__} instead of {kind.__name__}"
+        assert error.message
+        return error
+    raise AssertionError(f"no {kind.__name__}")
+
+
+def states(bed: Bed, instance: str) -> list[str]:
+    return [event.instance.state for event in bed.events if event.instance.id == instance]
+
+
+def ending(bed: Bed, instance: str) -> InstanceExit:
+    (found,) = [event.instance.exit for event in bed.events if event.instance.id == instance and event.instance.exit]
+    return found
+
+
+async def started(bed: Bed, instance: str, words: str = "echo", protocol: str = "frames") -> None:
+    await bed.driver.start(bed.request(instance, words, protocol=protocol))
+    await until(lambda: "running" in states(bed, instance), f"{instance} runs")
+
+
+async def stopped(bed: Bed, instance: str) -> None:
+    await until(lambda: "stopped" in states(bed, instance), f"{instance} stopped")
+
+
+async def connected(bed: Bed, instance: str) -> tuple[asyncio.Transport, Ears]:
+    end = time.monotonic() + PATIENCE
+    ears = Ears()
+    while True:
+        try:
+            return await bed.driver.connect(instance, lambda: ears), ears
+        except InstanceLost:
+            assert time.monotonic() < end, "it never accepted"
+            await asyncio.sleep(0.01)
+
+
+async def echoes(transport: asyncio.Transport, ears: Ears, data: bytes) -> None:
+    transport.write(data)
+    await until(lambda: bytes(ears.heard) == data, f"{data!r} came back")
+
+
+@clause("sandbox.1")
+async def death_of_the_holder_leaves_no_orphan(bed: Bed) -> None:
+    assert await bed.crash() == []
+
+
+@clause("sandbox.1")
+async def close_ends_or_keeps(bed: Bed) -> None:
+    await started(bed, "one", "echo fork")
+    before = bed.inventory()
+    await bed.reopen()
+    listed = [info.id for info in await bed.driver.instances()]
+    if bed.driver.capabilities().adopt:
+        assert listed == ["one"]
+        await bed.driver.stop("one", 0)
+    else:
+        assert listed == []
+        assert states(bed, "one").count("stopped") == 1
+        assert bed.inventory() != before
+
+
+@clause("sandbox.2")
+async def nothing_remains(bed: Bed) -> None:
+    await started(bed, "warm-up")
+    await bed.driver.stop("warm-up", 0)
+    before = bed.inventory()
+    for number, words in enumerate(("echo", "echo fork", "deaf", "exit=3", "print exit=0")):
+        name = f"n{number}"
+        await bed.driver.start(bed.request(name, words, protocol="http1" if number == 1 else "frames"))
+        if not words.endswith(("exit=3", "exit=0")):
+            await until(lambda name=name: "running" in states(bed, name), "it runs")  # type: ignore[misc]
+            transport, _ = await connected(bed, name)
+            await bed.driver.stop(name, 0.05)
+            transport.abort()
+        await stopped(bed, name)
+    after = bed.inventory()
+    end = time.monotonic() + 2
+    while (after := bed.inventory()) != before and time.monotonic() < end:
+        await asyncio.sleep(0.02)
+    assert after == before
+
+
+@clause("sandbox.3")
+async def exactly_one_stopped_event(bed: Bed) -> None:
+    await started(bed, "asked")
+    await bed.driver.start(bed.request("early"))
+    await bed.driver.start(bed.request("crashing", "exit=3"))
+    await asyncio.gather(
+        bed.driver.stop("asked", 5), bed.driver.stop("asked", 0), bed.driver.stop("early", 0), bed.driver.stop("early", 0)
+    )
+    await stopped(bed, "crashing")
+    await asyncio.sleep(0.1)
+    for name in ("asked", "early", "crashing"):
+        assert states(bed, name).count("stopped") == 1, name
+        assert states(bed, name)[-1] == "stopped"
+    assert ending(bed, "crashing").code == 3
+    assert not ending(bed, "crashing").asked
+    assert ending(bed, "asked").asked
+    assert ending(bed, "crashing").message
+
+
+@clause("sandbox.3")
+async def states_in_order(bed: Bed) -> None:
+    info = await bed.driver.start(bed.request("one", labels={"a": "b"}))
+    assert (info.state, info.id, info.labels, info.driver) == ("starting", "one", {"a": "b"}, bed.driver.name)
+    await until(lambda: bool(states(bed, "one")), "it runs")
+    await bed.driver.stop("one", 0)
+    assert states(bed, "one") == ["running", "stopped"]
+    assert bed.events[-1].instance.labels == {"a": "b"}
+
+
+@clause("sandbox.4")
+async def refuses_what_it_cannot_serve(bed: Bed) -> None:
+    await started(bed, "one")
+    await raises(Conflict, bed.driver.start(bed.request("one")))
+    error = await raises(InvalidInput, bed.driver.start(bed.request("r", runtime="cobol")))
+    assert "cobol" in error.message
+    error = await raises(InvalidInput, bed.driver.start(bed.request("i", runtime="missing")))
+    assert "missing" in error.message
+    error = await raises(InvalidInput, bed.driver.start(bed.request("t", tree="tree:gone")))
+    assert "tree:gone" in error.message
+    await raises(InvalidInput, bed.driver.start(bed.request("e", network=NETWORK)))
+    assert [info.id for info in await bed.driver.instances()] == ["one"]
+    await asyncio.sleep(0.1)
+    assert {event.instance.id for event in bed.events} == {"one"}
+
+
+@clause("sandbox.5")
+async def frames_have_one_stream(bed: Bed) -> None:
+    await started(bed, "one")
+    transport, ears = await connected(bed, "one")
+    await echoes(transport, ears, b"hello")
+    await raises(Conflict, bed.driver.connect("one", Ears))
+    transport.close()
+
+
+@clause("sandbox.5")
+async def http_has_many(bed: Bed) -> None:
+    await started(bed, "one", protocol="http1")
+    opened = [await connected(bed, "one") for _ in range(3)]
+    for number, (transport, ears) in enumerate(opened):
+        await echoes(transport, ears, b"number %d" % number)
+    for transport, _ in opened:
+        transport.close()
+
+
+@clause("sandbox.6")
+async def connect_says_why_not(bed: Bed) -> None:
+    await raises(NotFound, bed.driver.connect("nobody", Ears))
+    await bed.driver.start(bed.request("late", "late", protocol="http1"))
+    await raises(InstanceLost, bed.driver.connect("late", Ears))
+    await until(lambda: "running" in states(bed, "late"), "it runs")
+    await raises(InstanceLost, bed.driver.connect("late", Ears))
+    transport, ears = await connected(bed, "late")
+    await echoes(transport, ears, b"at last")
+    await bed.driver.stop("late", 0)
+    await raises(NotFound, bed.driver.connect("late", Ears))
+    await until(lambda: ears.closed, "the stream ended with its instance")
+
+
+@clause("sandbox.7")
+async def stop_is_idempotent(bed: Bed) -> None:
+    await bed.driver.stop("nobody", 1)
+    await started(bed, "one")
+    await bed.driver.stop("one", 0)
+    await bed.driver.stop("one", 0)
+    assert states(bed, "one")[-1] == "stopped"
+    assert await bed.driver.instances() == []
+
+
+@clause("sandbox.7")
+async def grace_is_given_and_no_more(bed: Bed) -> None:
+    await started(bed, "gentle")
+    await started(bed, "deaf", "deaf")
+    transport, ears = await connected(bed, "deaf")
+    await echoes(transport, ears, b"its handlers are set")
+    begin = time.monotonic()
+    await bed.driver.stop("gentle", 30)
+    assert time.monotonic() - begin < 3
+    assert ending(bed, "gentle").signal == 15
+    begin = time.monotonic()
+    await bed.driver.stop("deaf", 0.3)
+    assert time.monotonic() - begin < 3
+    assert ending(bed, "deaf").signal == 9
+    await started(bed, "at-once", "deaf")
+    begin = time.monotonic()
+    await bed.driver.stop("at-once", 0)
+    assert time.monotonic() - begin < 1
+
+
+@clause("sandbox.8")
+async def stats_of_the_living_only(bed: Bed) -> None:
+    await raises(NotFound, bed.driver.stats("nobody"))
+    await started(bed, "one")
+    stats = await bed.driver.stats("one")
+    assert 0 < stats.memory <= stats.memory_peak
+    assert stats.pids >= 1
+    await bed.driver.stop("one", 0)
+    await raises(NotFound, bed.driver.stats("one"))

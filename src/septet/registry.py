@@ -17,8 +17,9 @@ SANDBOXES = {
 }
 CONTRACTS = {
     "frames": "septet.drivers.contract.frames:FramesContract",
+    "http1": "septet.drivers.contract.http1:Http1Contract",
 }
-RUNTIMES = ("python",)
+RUNTIMES = ("python", "exec", "http", "binary")
 
 _RUNTIME_ROOT = Path(__file__).parent / "runtimes"
 

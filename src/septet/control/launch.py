@@ -78,6 +78,10 @@ def command(template: FunctionTemplate, runtime: Runtime) -> tuple[str, ...]:
             details={"field": "command"},
         )
     words = template.command if runtime.start_from_spec else runtime.command
+    if "{command}" in words:
+        # A runtime whose shim runs what the function names, once for each call.
+        at = words.index("{command}")
+        words = (*words[:at], *template.command, *words[at + 1 :])
     handler = template.handler or runtime.handler
     return tuple(word.replace("{code}", CODE).replace("{deps}", DEPS).replace("{handler}", handler) for word in words)
 

@@ -242,6 +242,9 @@ def command_of(runtime: str, code: Path, command: tuple[str, ...] = ()) -> list[
         "{deps}": str(code.parent / "deps"),
     }
     result = []
+    if "{command}" in words:
+        at = words.index("{command}")
+        words = (*words[:at], *command, *words[at + 1 :])
     for word in words:
         for name, value in replaced.items():
             word = word.replace(name, value)
@@ -288,6 +291,7 @@ async def start_frames(
     files: dict[str, str],
     *,
     handler: str = "",
+    command: tuple[str, ...] = (),
     concurrency: int = 0,
     env: dict[str, str] | None = None,
 ) -> tuple[Instance, Callable[[ProtocolFactory], object]]:
@@ -296,7 +300,7 @@ async def start_frames(
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     process = launch(
-        command_of(runtime, code), code, environment(runtime, code, concurrency, handler, env or {}), theirs
+        command_of(runtime, code, command), code, environment(runtime, code, concurrency, handler, env or {}), theirs
     )
     theirs.close()
     template = FunctionTemplate(runtime=runtime)

@@ -26,7 +26,7 @@ def version_2(folder: Path, controllers: str) -> Path:
 def test_version_2(tmp_path: Path) -> None:
     own = version_2(tmp_path, "cpu io memory pids")
     (found,) = detect(mount(30, tmp_path, "cgroup2", "nsdelegate"), "0::/system.slice/septet.service\n")
-    assert (found.version, found.own, found.controllers) == (2, own, {"cpu", "memory", "pids"})
+    assert (found.version, found.own, set(found.controllers)) == (2, own, {"cpu", "memory", "pids"})
     cgroups = Cgroups([found], "k")
     cgroups.open()
     assert cgroups.hard

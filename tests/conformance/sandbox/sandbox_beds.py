@@ -95,9 +95,11 @@ class Lines:
 class Bed(Protocol):
     """What a clause needs. `holder` starts a driver in another process, with one running instance in it."""
 
-    driver: Sandbox
     events: list[InstanceEvent]
     output: Lines
+
+    @property
+    def driver(self) -> Sandbox: ...
 
     async def open(self) -> None: ...
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from sandbox_beds import NETWORK, Bed
+
 from septet.model.errors import Conflict, InstanceLost, InvalidInput, NotFound, SeptetError
 from septet.model.instance import InstanceExit
 

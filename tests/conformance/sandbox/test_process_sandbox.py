@@ -41,7 +41,8 @@ print(json.dumps({
     "cgroup": read("/proc/self/cgroup"), "secret": read("/run/secrets/db/password"), "shadow": read("/etc/shadow"),
     "kallsyms": read("/proc/kallsyms"), "setuid": read("/usr/bin/su"), "boot": read("/proc/sys/kernel/random/boot_id"),
     "cpus": os.cpu_count(), "tree": sorted(os.listdir("/function/code")),
-    "writes": {p: tried(p) for p in ("/x", "/usr/x", "/etc/x", "/function/code/x", "/run/x", "/proc/sys/vm/x", "/tmp/x")},
+    "writes": {p: tried(p) for p in
+        ("/x", "/usr/x", "/etc/x", "/function/code/x", "/run/x", "/proc/sys/vm/x", "/tmp/x")},
     "init": [read("/proc/1/environ"), read("/proc/1/maps")], "host_port": connects(PORT_OF_HOST),
 }))
 """

@@ -23,7 +23,7 @@ from septet.drivers.sandbox.process.launch import LauncherProcess
 from septet.drivers.sandbox.process.output import OutputPipe
 from septet.drivers.sandbox.process.resolve import Host, Resolver
 from septet.drivers.sandbox.process.settings import ProcessSettings
-from septet.drivers.sandbox.process.skeleton import Skeleton, privileged_files, proc_masks
+from septet.drivers.sandbox.process.skeleton import Skeleton, known_privileged_files, proc_masks
 from septet.drivers.sandbox.process.spec import Header, Spec
 from septet.model.errors import Conflict, InvalidInput, NodeFull, NotFound, SeptetError, Unavailable
 from septet.model.instance import InstanceEvent, InstanceExit, InstanceInfo, InstanceStats
@@ -108,7 +108,8 @@ class ProcessSandbox:
         if self._walls:
             self._skeleton.prepare()
             self._resolver.proc_masks = proc_masks()
-            self._resolver.masks = privileged_files(self._skeleton.host_folders())
+            folders = self._skeleton.host_folders()
+            self._resolver.masks = known_privileged_files(folders, self._state / "privileged.json")
 
     def _clear_groups(self) -> None:
         with contextlib.suppress(OSError, ValueError):

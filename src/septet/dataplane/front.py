@@ -20,7 +20,7 @@ from septet.dataplane.dispatch import CallTarget, ControlTarget, Peer, Refusal, 
 from septet.dataplane.exchange import Exchange
 from septet.dataplane.patience import Patience
 from septet.dataplane.refusals import rendered, slow_body, slow_head, too_large
-from septet.model.errors import MalformedRequest, SeptetError
+from septet.model.errors import MalformedRequest, PlatformError, SeptetError
 from septet.wire.callroute import RenderError
 from septet.wire.chunked import ChunkedDecoder
 from septet.wire.http1 import RequestHeadFacts, incomplete_head_error, parse_request_head
@@ -331,10 +331,7 @@ class Front(asyncio.Protocol):
             self._reading = Reading.NOTHING
         self._taken = 0
         self._expects = head.expect
-        try:
-            target: CallTarget | ControlTarget | Refusal = self.desk.dispatcher.route(head, self.peer)
-        except SeptetError as error:
-            target = Refusal(error)
+        target = self._target(head)
         if isinstance(target, Refusal):
             self._refuse_request(target)
             return
@@ -353,6 +350,16 @@ class Front(asyncio.Protocol):
             self._receiver = control
             self._begin_body()
             control.start()
+
+    def _target(self, head: RequestHeadFacts) -> CallTarget | ControlTarget | Refusal:
+        try:
+            return self.desk.dispatcher.route(head, self.peer)
+        except SeptetError as error:
+            return Refusal(error)
+        except Exception as error:
+            # A fault of ours must not look like a network fault to the client.
+            self.desk.loop.call_exception_handler({"message": "a request could not be routed", "exception": error})
+            return Refusal(PlatformError(f"the request could not be routed: {type(error).__name__}", stage="route"))
 
     def _begin_body(self) -> None:
         if self._reading is Reading.NOTHING:

@@ -298,6 +298,15 @@ async def test_refusals(bench: Bench, error: Exception, status: int, line: tuple
     assert line is None or line in got.raw_lines
 
 
+async def test_a_fault_in_the_routing_is_500_and_heard_of(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: heard.append(context["exception"]))
+    monkeypatch.setattr(bench.dispatcher, "route", lambda head, peer: 1 // 0)
+    got = await bench.exchange(GET)
+    assert (got.status, problem(got.body)["type"]) == (500, "urn:septet:error:internal")
+    assert isinstance(heard[0], ZeroDivisionError)
+
+
 async def test_a_crash_before_the_reply_is_502_with_the_invocation(bench: Bench) -> None:
     bench.link.script = lambda upload: upload.reply.failed(FunctionCrashed("the process ended", hint="see the logs"))
     got = await bench.exchange(GET)

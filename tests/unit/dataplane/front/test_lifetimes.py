@@ -38,7 +38,7 @@ async def test_a_client_that_goes_away_cancels_its_running_call(start: Start, ho
         assert done.error is not None
         assert (done.error.code, done.status) == ("client-gone", 499)
         assert bench.dispatcher.left == 1
-        assert not bench.listener.connections
+        await until(lambda: not bench.listener.connections)
 
 
 async def test_a_client_that_goes_away_leaves_the_queue(start: Start) -> None:
@@ -173,7 +173,8 @@ async def test_an_idle_connection_is_closed(start: Start) -> None:
         await client.send(GET)
         await client.response()
         assert await client.closed() == b""
-        assert not bench.listener.connections
+        client.close()
+        await until(lambda: not bench.listener.connections)
 
 
 async def test_a_head_that_drips_is_not_forgiven_for_each_drop(start: Start) -> None:

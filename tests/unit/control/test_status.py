@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import msgspec
 from world import World, virtual
 
@@ -47,6 +45,6 @@ def test_time_of_a_condition_stays_while_its_truth_does() -> None:
     first = with_condition((), Condition(type="Ready", status=None, reason="Building", changed_at=1.0))
     second = with_condition(first, Condition(type="Ready", status=None, reason="Starting", changed_at=2.0))
     third = with_condition(second, Condition(type="Ready", status=True, changed_at=3.0))
-    times = [cast("tuple[Condition, ...]", c)[0].changed_at for c in (first, second, third)]
+    times = [conditions[0].changed_at for conditions in (first, second, third)]
     assert times == [1.0, 1.0, 3.0]
     assert second[0].reason == "Starting"

@@ -146,7 +146,10 @@ async def exactly_one_stopped_event(bed: Bed) -> None:
     await bed.driver.start(bed.request("early"))
     await bed.driver.start(bed.request("crashing", "exit=3"))
     await asyncio.gather(
-        bed.driver.stop("asked", 5), bed.driver.stop("asked", 0), bed.driver.stop("early", 0), bed.driver.stop("early", 0)
+        bed.driver.stop("asked", 5),
+        bed.driver.stop("asked", 0),
+        bed.driver.stop("early", 0),
+        bed.driver.stop("early", 0),
     )
     await stopped(bed, "crashing")
     await asyncio.sleep(0.1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -17,10 +18,10 @@ from septet.service.authenticate import Credentials, digest
 from septet.service.bootstrap import admin_token, bootstrap
 
 
-def create(name: str = "ci", **fields: object) -> c.CreateToken:
+def create(name: str = "ci", **fields: Any) -> c.CreateToken:
     fields.setdefault("namespaces", ("default",))
     fields.setdefault("verbs", ("functions:invoke",))
-    return c.CreateToken(name=name, **fields)  # type: ignore[arg-type]
+    return c.CreateToken(name=name, **fields)
 
 
 async def test_a_token_works_at_once_and_is_kept_as_a_hash(world: World) -> None:
@@ -82,7 +83,7 @@ async def test_nobody_hands_on_more_than_they_hold(world: World) -> None:
         expires_at=NOW + 100,
         quota=Quota(requests=10),
     )
-    good = {"expires_at": NOW + 50, "quota": Quota(requests=5)}
+    good: dict[str, Any] = {"expires_at": NOW + 50, "quota": Quota(requests=5)}
     await world.run(create(**good), maker)
     for bad in (
         {"namespaces": ("*",)},
@@ -115,9 +116,9 @@ async def test_nobody_hands_on_more_than_they_hold(world: World) -> None:
         {"quota": Quota(requests=-1)},
     ],
 )
-async def test_bad_tokens_are_refused(world: World, bad: dict[str, object]) -> None:
+async def test_bad_tokens_are_refused(world: World, bad: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):
-        await world.run(create(**{"name": "ci", **bad}))  # type: ignore[arg-type]
+        await world.run(create(**{"name": "ci", **bad}))
 
 
 async def test_the_admin_token_stays_and_names_are_taken_once(world: World) -> None:

@@ -118,6 +118,12 @@ async def test_head_gets_lines_and_length_but_no_body(bench: Bench) -> None:
     assert (await client.response()).body == b"12345"
 
 
+async def test_head_of_an_unknown_length_states_none(bench: Bench) -> None:
+    bench.link.script = lambda upload: upload.answer(b"")
+    got = await bench.exchange(GET.replace(b"GET", b"HEAD"), "HEAD")
+    assert "content-length" not in got.lines
+
+
 @pytest.mark.parametrize("status", [204, 304])
 async def test_statuses_without_a_body(bench: Bench, status: int) -> None:
     def script(upload: FakeUpload) -> None:

@@ -123,6 +123,12 @@ async def interfaces(prefix: str) -> list[str]:
     return [link["ifname"] for link in found if link.get("ifname", "").startswith(prefix)]
 
 
+async def tables(prefix: str) -> list[str]:
+    """Text of each of this host's nftables tables whose name starts with `prefix`."""
+    names = [line.split()[-1] for line in (await run("nft", "list", "tables", "inet")).splitlines()]
+    return [await run("nft", "list", "table", "inet", name) for name in names if name.startswith(prefix)]
+
+
 def forwarding() -> bool:
     """Whether this host forwards IPv4 packets."""
     return _FORWARD.read_text().strip() == "1"

@@ -92,7 +92,15 @@ def test_nothing_is_left_behind(as_root: dict[str, Any]) -> None:
     assert len(as_root["running"]["interfaces"]) == 2
     assert as_root["cleaned"] == as_root["closed"] == NOTHING
     assert all(not reached(as_root[case]) for case in as_root if case.endswith(" detached"))
-    assert as_root["dead process"] and as_root["own namespace"] and as_root["twice"] and as_root["taken"]
+    assert as_root["dead process"] and as_root["own namespace"] and as_root["twice"]
+
+
+def test_two_platforms_share_a_host(as_root: dict[str, Any]) -> None:
+    seen = as_root["crowded"]
+    assert seen["both have addresses"] and seen["forwarding"]
+    for case in ("first", "second", "second alone"):
+        assert seen[case] == {"198.51.100.7:80": "open"}
+    assert seen["after"] == NOTHING
 
 
 def test_pasta_ends_with_its_instance(as_user: dict[str, Any]) -> None:

@@ -38,7 +38,7 @@ def septet(platform: Platform, tmp_path: Path) -> Run:
 @pytest.fixture
 def greet(septet: Run, tmp_path: Path, request: pytest.FixtureRequest) -> str:
     """A deployed function with a name of its own, in a folder of that name."""
-    name = request.node.name.replace("_", "-")[:40].strip("-")
+    name = str(request.node.name).replace("_", "-")[:40].strip("-")
     septet("new", "--runtime", "python", name)
     septet("deploy", "-f", f"{name}/septet.yaml")
     return name

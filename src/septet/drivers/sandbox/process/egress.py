@@ -89,6 +89,12 @@ class Egress:
         rules.parse_allow(allow, self._opened)
         for program in ("ip", "nft", "nsenter", *(["pasta"] if rootless else [])):
             tools.need(program)
+        if rootless and not tools.tunnel():
+            raise InvalidInput(
+                f"network mode egress needs {tools.TUNNEL}, which this user cannot open",
+                hint=f"chmod 0666 {tools.TUNNEL} (what udev gives it), or modprobe tun when it is missing",
+                details={"field": "network.mode"},
+            )
 
     async def attach(self, instance_id: str, pid: int, allow: tuple[str, ...], rootless: bool) -> None:
         """Gives the network namespace of `pid` a way out, only to `allow` when it is not empty.
@@ -251,6 +257,9 @@ class Egress:
         """What this host can do, tried in throw-away namespaces: the host's own network is not touched."""
         rootless = os.geteuid() != 0
         found = [_tool(name) for name in ("ip", "nft", "nsenter", "unshare", *(["pasta"] if rootless else []))]
+        if rootless and not tools.tunnel():
+            lost, fix = "no network mode egress", f"chmod 0666 {tools.TUNNEL}"
+            found.append(Check(name="egress: tun", state="missing", detail="not accessible", cost=lost, fix=fix))
         if all(check.state == "ok" for check in found):
             found.append(await self._try_rules(rootless))
         servers = self.resolvers()

@@ -17,6 +17,7 @@ from septet.model.errors import InvalidInput, Unavailable
 # Where Debian keeps each, and where an ordinary user's PATH does not look.
 PACKAGES = {"ip": "iproute2", "nft": "nftables", "nsenter": "util-linux", "unshare": "util-linux", "pasta": "passt"}
 _PATH = f"{os.defpath}:/usr/local/sbin:/usr/sbin:/sbin"
+TUNNEL = "/dev/net/tun"
 _TIMEOUT = 15.0
 # Without the first flag the gateway's address leads to servers on this host's loopback.
 _PASTA = ("--no-map-gw", "--config-net", "--ipv4-only", "--quiet", "--foreground")
@@ -37,6 +38,11 @@ def need(program: str) -> str:
         hint=f"apt install {PACKAGES[program]}",
         details={"field": "network.mode"},
     )
+
+
+def tunnel() -> bool:
+    """Whether this user may make the interface that pasta needs."""
+    return os.access(TUNNEL, os.R_OK | os.W_OK)
 
 
 async def run(program: str, *arguments: str, text: str = "") -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -292,6 +293,8 @@ def main(part: str) -> None:
     finally:
         for child in children:
             child.kill()
+        if part != "user":
+            shutil.rmtree(hosts.parent)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ from septet.model.runtime import Runtime
 from septet.ports.contract import Contract
 from septet.ports.logs import LogLine, Stream
 from septet.ports.sandbox import Check, Sandbox
+from septet.ports.store import Change
 from septet.service.authenticate import Credentials
 from septet.service.bootstrap import bootstrap
 from septet.service.context import Ports, ServiceSettings
@@ -167,9 +168,17 @@ class Platform:
             ControlSettings(memory=self.budget),
             holder=f"node {self.settings.data_dir}",
         )
-        self.control.mirror.listen(self.table.apply)
+        self.control.mirror.listen(self._on_change)
         self.pool.attach(self.control.scaler)
-        self.view = View(self.control.fleet, self.control.scaler, sandboxes, "process", self.budget, self.clock)
+        self.view = View(
+            self.control.mirror,
+            self.control.fleet,
+            self.control.scaler,
+            sandboxes,
+            "process",
+            self.budget,
+            self.clock,
+        )
 
     def _make_calls(self, loop: asyncio.AbstractEventLoop) -> None:
         self.credentials = Credentials(self.store, self.clock)
@@ -239,6 +248,15 @@ class Platform:
         await self.sandbox.close()
         await self.logs.close()
         await self.store.close()
+
+    # -- what the store tells
+
+    def _on_change(self, change: Change) -> None:
+        self.table.apply(change)
+        if change.type == "delete" and change.kind == "Revision":
+            self.pool.forget((change.obj.meta.namespace, change.obj.meta.name))
+        elif change.type == "delete" and change.kind == "Function":
+            self.metrics.forget(change.obj.meta.namespace, change.obj.meta.name)
 
     # -- what drivers tell
 
@@ -325,13 +343,13 @@ async def _serve(settings: Settings, on_ready: OnReady) -> int:
 
 
 async def _collect(platform: Platform) -> None:
-    """What the service keeps in order now and then."""
+    """What the service keeps in order; it goes on after whatever stopped it."""
     while True:
-        await asyncio.sleep(30)
         try:
             await platform.service.keep_house()
         except SeptetError as error:
             log.warning("housekeeping failed: %s", error)
+        await asyncio.sleep(5)
 
 
 def _process(

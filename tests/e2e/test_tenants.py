@@ -162,7 +162,7 @@ def handle(request, context):
     token = None
     if ask.get("token"):
         token = open("/run/septet/token").read().strip()
-    return fetch(ask["path"], token=token)
+    return list(fetch(ask["path"], token=token))
 """
 }
 

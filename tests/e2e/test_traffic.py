@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 
@@ -121,7 +122,6 @@ def test_routes_choose_by_host_path_and_method(platform: Platform) -> None:
 def test_a_route_cannot_reach_another_namespace(platform: Platform) -> None:
     platform.api("PUT", "/namespaces/tenant-b", {"spec": {}})
     spec = {"match": {"host": "b.test"}, "targets": [{"function": "site"}]}
-    got = platform.request(
-        "PUT", "/septet/v1/namespaces/tenant-b/routes/steal", '{"spec": %s}' % __import__("json").dumps(spec)
-    )
+    path = "/septet/v1/namespaces/tenant-b/routes/steal"
+    got = platform.request("PUT", path, json.dumps({"spec": spec}))
     assert got.status in (400, 404), got.text

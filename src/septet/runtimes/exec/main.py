@@ -12,9 +12,9 @@ import time
 
 sys.path.insert(0, __file__.rpartition("/")[0])
 
-from septet_exec import frames  # noqa: E402
-from septet_exec.call import Call, Reply  # noqa: E402
-from septet_exec.command import CommandNotFound, find_command  # noqa: E402
+from septet_exec import frames
+from septet_exec.call import Call, Reply
+from septet_exec.command import CommandNotFound, find_command
 
 MOST_CALLS = 1000
 

@@ -23,9 +23,9 @@ def load(code, deps, wanted):
             site.addsitedir(deps)
     sys.path.insert(1, code)
     module, _, name = wanted.partition(":")
-    if module and not name and not os.path.exists(os.path.join(code, module)) and "." not in module:
-        if not os.path.exists(os.path.join(code, module + ".py")):
-            module, name = "", module
+    known = any(os.path.exists(os.path.join(code, module + end)) for end in ("", ".py"))
+    if module and not name and "." not in module and not known:
+        module, name = "", module
     module = _module(code, module)
     found = __import__(module, fromlist=["_"])
     if name:

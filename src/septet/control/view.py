@@ -78,7 +78,7 @@ class View:
             sandbox=self._default,
             limits=self._sandboxes[self._default].capabilities().limits,
             memory_budget=self._budget,
-            memory_used=sum(info.memory for info in infos),
+            memory_used=self._fleet.memory(),
             instances=len(infos),
             started_at=self._started_at,
         )

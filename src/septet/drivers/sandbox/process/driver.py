@@ -133,7 +133,7 @@ class ProcessSandbox:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._walls:
             await self._egress.close()
-        self._cgroups.close()
+        await asyncio.to_thread(self._cgroups.close)
 
     def capabilities(self) -> Capabilities:
         return Capabilities(

@@ -102,13 +102,13 @@ class FrameStream:
     # -- Upload
 
     def write(self, chunk: bytes) -> None:
-        if self._up_done or self._cancelled:
+        if self._up_done or self._cancelled or self._ended:
             return
-        self._outgoing.append(chunk)
+        self._outgoing.extend(chunk[at : at + PIECE] for at in range(0, len(chunk), PIECE))
         self.flush()
 
     def end(self) -> None:
-        if self._up_done or self._cancelled:
+        if self._up_done or self._cancelled or self._ended:
             return
         self._up_done = True
         if not self._outgoing:
@@ -208,7 +208,9 @@ class FrameStream:
         if head.status != 101:
             self._left = head.length
         end = bool(frame.flags & frames.END)
-        self._reply.head(ReplyHead(head.status, head.lines, head.length, head.upgrade))
+        bodiless = self._request.method == b"HEAD" or head.status == 304
+        length = head.declared if bodiless else head.length
+        self._reply.head(ReplyHead(head.status, head.lines, length, head.upgrade))
         if not self._ended and not self._cancelled and (frame.body or end):
             self._data(frame.body, end)
 
@@ -225,6 +227,7 @@ class FrameStream:
 
     def _deliver(self, body: bytes, end: bool) -> None:
         if body and self._request.method == b"HEAD":
+            self._credit(len(body))
             body = b""
         if self._left is not None:
             self._left -= len(body)

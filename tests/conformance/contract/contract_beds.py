@@ -136,6 +136,9 @@ BEDS = [
     SYNC,
     Bed("python-threads", "python", "sync", broken={"main.py": "x = 1\n"}, stops=False, concurrency=4),
     Bed("python-async", "python", "async", broken={"main.py": "async def handle(:\n"}, concurrency=4),
+    Bed("node", "node", "node", broken={"main.js": "require('nothing-of-this-name');\n"}, concurrency=4),
+    Bed("ruby", "ruby", "ruby", broken={"main.rb": "require 'nothing_of_this_name'\n"}, stops=False),
+    Bed("ruby-threads", "ruby", "ruby", broken={"main.rb": "x = 1\n"}, stops=False, concurrency=4),
     Bed("exec", "exec", "exec", broken={"README": "nothing to run\n"}, command=("./handler.sh",)),
     Bed("http1", "http", "http", broken={}, concurrency=4, command=("/usr/bin/python3", "server.py")),
 ]

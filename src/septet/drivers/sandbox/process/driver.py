@@ -257,7 +257,7 @@ class ProcessSandbox:
             rootless=spec.rootless,
             uid=spec.uid,
             gid=spec.gid,
-            family=self._resolver.family(instance.request.containers[0]),
+            family=self._resolver.family(instance.request),
         )
         await instance.attach(control, link, pipes)
         self._launcher.launch(header, child)

@@ -18,8 +18,8 @@ from typing import Any
 
 import septet
 from septet import registry
-from septet.apis.native.app import NativeApi, NativeSettings
-from septet.apis.native.calls import CALL_ROUTES, OWN_PREFIXES
+from septet.apis.native.app import NativeSettings
+from septet.apis.native.surface import MakeSurface
 from septet.build.builder import BuildSettings, SourceBuilder
 from septet.build.cache import BuildCache
 from septet.build.task import TaskRunner
@@ -27,7 +27,7 @@ from septet.control.loop import Control
 from septet.control.settings import ControlSettings
 from septet.control.view import View
 from septet.dataplane.admission import Admission
-from septet.dataplane.calls import Calls, Inner
+from septet.dataplane.calls import Calls
 from septet.dataplane.certificates import Certificate, Certificates
 from septet.dataplane.dispatch import ListenerFacts
 from septet.dataplane.front import FrontDesk
@@ -35,6 +35,7 @@ from septet.dataplane.listener import Listener
 from septet.dataplane.metrics import Metrics
 from septet.dataplane.pool import InstancePool
 from septet.dataplane.router import Router
+from septet.dataplane.surfaces import Surface, Surfaces, shared_claims
 from septet.dataplane.table import Table
 from septet.drivers.blobs.files import FileBlobs
 from septet.drivers.blobs.trees import DirectoryTrees
@@ -49,13 +50,14 @@ from septet.model.runtime import Runtime
 from septet.ports.contract import Contract
 from septet.ports.logs import LogLine, Stream
 from septet.ports.sandbox import Check, Sandbox
+from septet.ports.store import Change
 from septet.service.authenticate import Credentials
 from septet.service.bootstrap import bootstrap
 from septet.service.context import Ports, ServiceSettings
 from septet.service.restore import check_empty
 from septet.service.restore import restore as restore_archive
 from septet.service.service import Service
-from septet.settings import Settings
+from septet.settings import ListenerSettings, Settings
 
 log = logging.getLogger("septet")
 
@@ -112,6 +114,7 @@ class Platform:
     clock: SystemClock = field(default_factory=SystemClock)
     ready: bool = False
     stopping: bool = False
+    listeners: dict[str, Listener] = field(default_factory=dict)
 
     async def open(self) -> None:
         """State, drivers, control, data plane; nothing listens yet."""
@@ -167,9 +170,17 @@ class Platform:
             ControlSettings(memory=self.budget),
             holder=f"node {self.settings.data_dir}",
         )
-        self.control.mirror.listen(self.table.apply)
+        self.control.mirror.listen(self._on_change)
         self.pool.attach(self.control.scaler)
-        self.view = View(self.control.fleet, self.control.scaler, sandboxes, "process", self.budget, self.clock)
+        self.view = View(
+            self.control.mirror,
+            self.control.fleet,
+            self.control.scaler,
+            sandboxes,
+            "process",
+            self.budget,
+            self.clock,
+        )
 
     def _make_calls(self, loop: asyncio.AbstractEventLoop) -> None:
         self.credentials = Credentials(self.store, self.clock)
@@ -193,52 +204,78 @@ class Platform:
             ),
             self.credentials,
         )
-        native = NativeApi(
-            self.service,
-            NativeSettings(
-                version=septet.__version__, ready=self._readiness, public_metrics=self.settings.public_metrics
-            ),
-        )
+        self.surfaces = {
+            listener.name: Surfaces(self._surfaces(listener), frozenset(listener.anonymous))
+            for listener in self.settings.listeners()
+        }
         self.metrics.gauges(self._gauges)
         self.calls = Calls(
             router=Router(self.table, random.random),
             admission=Admission(self.table, self.credentials.authenticate, self.clock.now, self.clock.wall),
             pool=self.pool,
             demand=self.control.scaler,
-            call_routes=CALL_ROUTES,
-            control=native,
-            own_prefixes=OWN_PREFIXES,
             logs=self.logs,
             metrics=self.metrics,
             loop=loop,
         )
 
+    def _surfaces(self, listener: ListenerSettings) -> list[Surface]:
+        """The APIs of a listener, in its order; InvalidInput for an unknown one."""
+        found = []
+        for name in listener.apis:
+            make: MakeSurface = registry.load(registry.APIS, name)
+            native = NativeSettings(
+                version=septet.__version__, ready=self._readiness, public_metrics=self.settings.public_metrics
+            )
+            face = make(self.service, native, listener.namespace)
+            found.append(Surface(name, face.call_routes, face.prefixes, face.app))
+        for claim in shared_claims(found):
+            log.warning("listener %s: %s", listener.name, claim)
+        return found
+
     async def listen(self) -> None:
-        """Binds the main listener."""
+        """Binds every listener."""
         pairs = zip(self.settings.tls_cert, self.settings.tls_key, strict=True)
         certificates = tuple(Certificate(Path(cert), Path(key)) for cert, key in pairs)
-        self.listener = Listener(
-            self.calls,
-            ListenerFacts(name="native", secure=bool(certificates), trusted=self.settings.trusted_proxies),
-            address=self.settings.listen,
-            certificates=Certificates(certificates) if certificates else None,
-        )
-        await self.listener.start()
-        self.url = self.listener.url
+        for wanted in self.settings.listeners():
+            listener = Listener(
+                self.calls,
+                ListenerFacts(
+                    name=wanted.name,
+                    secure=wanted.tls,
+                    trusted=self.settings.trusted_proxies,
+                    context=self.surfaces[wanted.name],
+                ),
+                address=wanted.address,
+                certificates=Certificates(certificates) if wanted.tls else None,
+            )
+            await listener.start()
+            self.listeners[wanted.name] = listener
         self.ready = True
 
-    url = ""
+    @property
+    def url(self) -> str:
+        """Where the main listener is; empty before it is bound."""
+        return next((listener.url for listener in self.listeners.values()), "")
 
     async def close(self) -> None:
         """Lets calls end, then instances, then state."""
         self.stopping = True
-        if hasattr(self, "listener"):
-            await self.listener.drain(self.settings.drain_timeout)
+        await asyncio.gather(*(each.drain(self.settings.drain_timeout) for each in self.listeners.values()))
         self.calls.close()
         await self.control.stop()
         await self.sandbox.close()
         await self.logs.close()
         await self.store.close()
+
+    # -- what the store tells
+
+    def _on_change(self, change: Change) -> None:
+        self.table.apply(change)
+        if change.type == "delete" and change.kind == "Revision":
+            self.pool.forget((change.obj.meta.namespace, change.obj.meta.name))
+        elif change.type == "delete" and change.kind == "Function":
+            self.metrics.forget(change.obj.meta.namespace, change.obj.meta.name)
 
     # -- what drivers tell
 
@@ -269,7 +306,8 @@ class Platform:
         """A connection from inside an instance: its own desk, which knows who is there."""
         desk = self.desks.get(instance.id)
         if desk is None:
-            facts = ListenerFacts(name="inner", context=Inner(instance))
+            main = next(iter(self.surfaces.values()))
+            facts = ListenerFacts(name="inner", context=main.behind(instance))
             desk = self.desks[instance.id] = FrontDesk(asyncio.get_running_loop(), self.calls, facts)
         return desk()
 
@@ -312,7 +350,7 @@ async def _serve(settings: Settings, on_ready: OnReady) -> int:
                 "token": platform.admin_token,
                 "data_dir": str(settings.data_dir),
                 "pid": os.getpid(),
-                "listeners": {"native": platform.url},
+                "listeners": {name: listener.url for name, listener in platform.listeners.items()},
             }
         )
         await stop.wait()
@@ -325,13 +363,13 @@ async def _serve(settings: Settings, on_ready: OnReady) -> int:
 
 
 async def _collect(platform: Platform) -> None:
-    """What the service keeps in order now and then."""
+    """What the service keeps in order; it goes on after whatever stopped it."""
     while True:
-        await asyncio.sleep(30)
         try:
             await platform.service.keep_house()
         except SeptetError as error:
             log.warning("housekeeping failed: %s", error)
+        await asyncio.sleep(5)
 
 
 def _process(

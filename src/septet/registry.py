@@ -12,6 +12,9 @@ import msgspec
 from septet.model.errors import InvalidInput
 from septet.model.runtime import Runtime
 
+APIS = {
+    "native": "septet.apis.native.surface:surface",
+}
 SANDBOXES = {
     "process": "septet.drivers.sandbox.process.driver:ProcessSandbox",
 }

@@ -182,7 +182,7 @@ class World:
         )
         assert isinstance(made, Revision)
         made = msgspec.structs.replace(made, status=RevisionStatus(phase=phase, **status))
-        made = await self.store.update_status(made)  # type: ignore[assignment]
+        made = await self.store.update_status(made)
         current = await self.store.get("Function", function.meta.namespace, function.meta.name)
         assert isinstance(current, Function)
         status_now = msgspec.structs.replace(current.status, latest_created=name)

@@ -32,6 +32,7 @@ PYTHON = "/usr/bin/python3"
 MASKED = "kcore kallsyms keys key-users timer_list sched_debug latency_stats kmsg interrupts softirqs modules iomem"
 MASKED += " cmdline schedstat vmstat sysrq-trigger sys/kernel/random/boot_id"
 STAND_INS = ("169.254.169.254", "100.100.100.200", "10.9.8.7")
+TOKEN = os.urandom(4).hex()
 PORT, RESOLVER, KEY, ID = 8100, 5300, 0x5E97E7, 60000
 
 
@@ -144,7 +145,7 @@ def cgroups(index: int) -> list[str]:
         "pids": {"pids.max": "100"},
         "memory": {"memory.limit_in_bytes": str(96 << 20), "memory.swappiness": "0"},
     }.items():
-        group = Path(f"/sys/fs/cgroup/{controller}/septet-cell-{os.getppid()}-{index}")
+        group = Path(f"/sys/fs/cgroup/{controller}/septet-cell-{TOKEN}-{index}")
         if not group.parent.is_dir():
             break
         group.mkdir()
@@ -154,7 +155,7 @@ def cgroups(index: int) -> list[str]:
                 (group / name).write_text(value)
     if made:
         return made
-    group = Path(f"/sys/fs/cgroup/septet-cell-{os.getppid()}-{index}")
+    group = Path(f"/sys/fs/cgroup/septet-cell-{TOKEN}-{index}")
     group.mkdir()
     made.append(str(group))
     for name, value in {"pids.max": "100", "memory.max": str(96 << 20), "memory.swap.max": "0"}.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -45,7 +46,7 @@ def runs() -> dict[str, dict[str, Any]]:
         [*apart, sys.executable, str(HERE / "cell.py"), json.dumps({"runs": list(asked.values())})],
         capture_output=True,
         timeout=300,
-        env={"PYTHONPATH": str(SRC), "PATH": "/usr/bin:/bin:/usr/sbin:/sbin"},
+        env={"PYTHONPATH": os.pathsep.join([str(SRC), *sys.path]), "PATH": "/usr/bin:/bin:/usr/sbin:/sbin"},
     )
     assert done.returncode == 0, done.stderr.decode()[-3000:]
     answers = [json.loads(line) for line in done.stdout.splitlines()]

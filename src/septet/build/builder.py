@@ -12,7 +12,7 @@ from pathlib import Path
 from septet.build.archive import extract
 from septet.build.cache import BuildCache
 from septet.build.members import ArchiveLimits
-from septet.build.plan import CODE, cache_key, plan, resolve
+from septet.build.plan import CODE, RUNTIME, cache_key, plan, resolve
 from septet.build.task import TaskRunner
 from septet.model.errors import BuildFailed, FunctionError, InvalidInput, SeptetError
 from septet.model.function import FunctionTemplate, Limits, Network
@@ -152,7 +152,7 @@ class SourceBuilder:
         log: _Log,
     ) -> None:
         command = resolve(step.command)
-        log.line(f"$ {' '.join(command)}")
+        log.line(f"$ {' '.join(_shown(word, runtime) for word in command)}")
         settings = self._settings
         request = LaunchRequest(
             id=f"build-{uuid.uuid4().hex[:20]}",
@@ -160,7 +160,7 @@ class SourceBuilder:
             function=name,
             revision="",
             kind="task",
-            network=settings.network,
+            network=Network() if step.offline else settings.network,
             labels={"task": "build"},
             containers=(
                 Container(
@@ -184,11 +184,16 @@ class SourceBuilder:
             raise _failure(step, ended, log)
 
 
+def _shown(word: str, runtime: Runtime) -> str:
+    """A word of a command as a person would write it."""
+    return word.replace("{interpreter}", runtime.name).replace("{runtime}", RUNTIME)
+
+
 def _failure(step: RuntimeBuild, ended: InstanceExit, log: _Log) -> BuildFailed:
     how = ended.message or f"it ended with {f'signal {ended.signal}' if ended.signal else f'code {ended.code}'}"
     return BuildFailed(
         f"the build step for {step.when} failed: {how}",
-        hint="read the end of the build's log; the old revision keeps serving",
+        hint="read the end of the build's log; a revision that serves already keeps serving",
         limit=ended.limit,
         details={"log": log.tail()},
     )

@@ -8,6 +8,7 @@ import click
 
 from septet.cli.options import Session, function_argument, with_output, with_session
 from septet.cli.output import age, clean, show_value, style, table
+from septet.cli.rollout import first_line
 
 
 @click.command(epilog="\b\nExamples:\n  septet describe hello\n  septet describe hello -o json")
@@ -23,7 +24,7 @@ def command(session: Session, name: str, form: str) -> None:
 def text_of(summary: dict[str, Any], name: str) -> str:
     """The summary for people."""
     colour = "green" if summary.get("callable") else "red"
-    parts = [style(f"{name}: can it be called now? {clean(summary.get('answer', ''))}", colour)]
+    parts = [style(f"{name}: can it be called now? {first_line(str(summary.get('answer') or ''))}", colour)]
     parts += [f"  {clean(url)}" for url in summary.get("urls") or []]
     facts = {key: summary[key] for key in ("namespace", "runtime", "access", "limits") if summary.get(key)}
     if facts:
@@ -70,5 +71,5 @@ CONDITION_COLUMNS = {
     "TYPE": lambda c: c.get("type", ""),
     "STATUS": lambda c: truth(c.get("status")),
     "REASON": lambda c: c.get("reason", ""),
-    "MESSAGE": lambda c: c.get("message", ""),
+    "MESSAGE": lambda c: first_line(c.get("message") or ""),
 }

@@ -32,14 +32,27 @@ def command(form: str) -> None:
     show_value(
         value,
         form,
-        text="\n".join(line for check in value for line in lines_of(check)),
+        text="\n".join([*(line for check in value for line in lines_of(check)), "", verdict(value)]),
         name="\n".join(c["name"] for c in value),
     )
-    fatal = [check["name"] for check in value if check["state"] == "missing" and check["required"]]
+    fatal = missing(value)
     if fatal:
         raise Failure(
             f"missing: {', '.join(fatal)}", hint="`septet up` will not start a sandbox without it", code=Exit.FAILED
         )
+
+
+def missing(checks: Sequence[dict[str, Any]]) -> list[str]:
+    """Names of what the sandbox cannot do without."""
+    return [check["name"] for check in checks if check["state"] == "missing" and check["required"]]
+
+
+def verdict(checks: Sequence[dict[str, Any]]) -> str:
+    """Which driver `septet up` will use."""
+    if missing(checks):
+        return "driver: none can be used; `septet up --sandbox none` runs functions without walls"
+    limits = next((check["detail"] for check in checks if check["name"] == "limits"), "")
+    return "driver: process" + (f" (limits: {clean(limits)})" if limits else "")
 
 
 def lines_of(check: dict[str, Any]) -> list[str]:

@@ -35,7 +35,7 @@ FILE_NAME = "septet.yaml"
 class FunctionEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One function. `source` is a folder, a file, a zip or a tar, relative to septet.yaml; empty without source."""
 
-    runtime: Annotated[str, msgspec.Meta(description="python, node, ruby, go, exec, http or static")]
+    runtime: Annotated[str, msgspec.Meta(description="python, node, ruby, go, exec, http or binary")]
     source: str = "./"
     handler: str = ""
     command: tuple[str, ...] = ()

@@ -90,7 +90,7 @@ class Watcher:
             rest = rest if self.log_lines == 0 else []
         return Failure(
             f"{latest} did not become ready: {clean(first)}",
-            hint="what served before keeps serving" if serves else "",
+            hint="what served before keeps serving" if serves and "keeps serving" not in first else "",
             more="\n".join(f"  | {clean(line)}" for line in rest),
         )
 

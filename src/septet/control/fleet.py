@@ -118,6 +118,10 @@ class Fleet:
             if namespace in (None, member.info.namespace) and function in (None, member.info.function)
         ]
 
+    def memory(self) -> int:
+        """MiB that all instances together may use: those that wait for room have none yet."""
+        return sum(member.memory for member in self._members.values() if member.phase not in OUTSIDE)
+
     def listen(self, listener: Callable[[InstanceEvent], None]) -> Callable[[], None]:
         """Calls `listener` for each change of an instance's state; returns what ends that."""
         self._listeners.append(listener)
@@ -253,7 +257,7 @@ class Fleet:
     def _admit(self) -> None:
         """Lets those begin that wait for memory which is free by now: what is being stopped still counts."""
         budget = self._settings.memory
-        used = sum(member.memory for member in self._members.values() if member.phase not in OUTSIDE)
+        used = self.memory()
         for member in list(self._members.values()):
             if member.phase == "waiting" and (not budget or used + member.memory <= budget):
                 used += member.memory

@@ -6,7 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 
 from septet.control.fleet import Fleet
+from septet.control.mirror import Mirror
+from septet.control.references import referred
 from septet.control.scaler import Scaler
+from septet.model.function import Function
 from septet.model.instance import InstanceEvent, InstanceInfo
 from septet.ports.clock import Clock
 from septet.ports.fleetview import NodeFacts
@@ -20,6 +23,7 @@ class View:
 
     def __init__(
         self,
+        mirror: Mirror,
         fleet: Fleet,
         scaler: Scaler,
         sandboxes: Mapping[str, Sandbox],
@@ -27,6 +31,7 @@ class View:
         budget: int,
         clock: Clock,
     ) -> None:
+        self._mirror = mirror
         self._fleet = fleet
         self._scaler = scaler
         self._sandboxes = sandboxes
@@ -39,20 +44,31 @@ class View:
         return self._fleet.instances(namespace or None, function or None)
 
     async def watch(self) -> AsyncIterator[InstanceEvent]:
-        events: asyncio.Queue[InstanceEvent] = asyncio.Queue(BACKLOG)
-        stop = self._fleet.listen(events.put_nowait)
+        events: asyncio.Queue[InstanceEvent | None] = asyncio.Queue(BACKLOG)
+
+        def heard(event: InstanceEvent) -> None:
+            # A reader that falls too far behind is ended rather than told half of what happened.
+            if events.qsize() < BACKLOG - 1:
+                events.put_nowait(event)
+            elif events.qsize() < BACKLOG:
+                events.put_nowait(None)
+
+        stop = self._fleet.listen(heard)
         try:
             for info in self._fleet.instances():
                 yield InstanceEvent(instance=info, at=self._clock.wall())
-            while True:
-                yield await events.get()
+            while (event := await events.get()) is not None:
+                yield event
         finally:
             stop()
 
     def obstacle(self, namespace: str, function: str) -> str:
-        for info in self._fleet.instances(namespace, function):
-            _, error = self._scaler.standing((namespace, info.revision))
-            if error is not None:
+        known = self._mirror.get(Function, namespace, function)
+        if known is None:
+            return ""
+        for name in sorted(referred(self._mirror, known)):
+            ready, error = self._scaler.standing((namespace, name))
+            if error is not None and not ready:
                 return error.message
         return ""
 
@@ -62,7 +78,7 @@ class View:
             sandbox=self._default,
             limits=self._sandboxes[self._default].capabilities().limits,
             memory_budget=self._budget,
-            memory_used=sum(info.memory for info in infos),
+            memory_used=self._fleet.memory(),
             instances=len(infos),
             started_at=self._started_at,
         )

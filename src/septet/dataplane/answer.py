@@ -111,7 +111,8 @@ class Answer:
         framing = b""
         if self._bodiless:
             self._left = 0
-            if length is not None and status != 204:
+            # A link gives 0 where it was not told a length; saying nothing is right in both cases.
+            if length and status != 204:
                 framing = b"Content-Length: %d\r\n" % length
         elif length is not None:
             self._left = length

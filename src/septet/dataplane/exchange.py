@@ -7,17 +7,17 @@ tells the dispatcher once when it is over.
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from septet.dataplane.correlation import request_id, trace_context
 from septet.dataplane.dispatch import CallTarget
+from septet.dataplane.forwarding import client_lines, function_lines, invocation_lines
 from septet.model.errors import BadReply, ClientGone, FunctionCrashed, FunctionTimeout, InstanceLost, SeptetError
 from septet.ports.contract import Link, ReplyHead, RequestHead, Upload
 from septet.ports.signals import RevisionKey
-from septet.wire.fields import HOP_BY_HOP, cut_lines, lines_are_valid
+from septet.wire.fields import lines_are_valid
 from septet.wire.http1 import RequestHeadFacts
 
 if TYPE_CHECKING:
@@ -27,9 +27,6 @@ MAX_ATTEMPTS = 3
 MAX_INFORMATIONAL = 16
 REPLAY = 64 * 1024
 """So much of a body is remembered until the call began, in case its instance is lost before."""
-
-_OWN_REPLY_NAMES = frozenset({b"x-request-id", b"septet-invocation-id", b"traceparent", *HOP_BY_HOP})
-_NOTED = re.compile(rb"(?i:^|\n)(?i:" + b"|".join(sorted(_OWN_REPLY_NAMES | {b"date"})) + rb"):")
 
 
 class Exchange:
@@ -159,41 +156,15 @@ class Exchange:
         self._finish(error)
 
     def _request(self, deadline: float) -> RequestHead:
-        head = self._head
-        return RequestHead(
-            head.method, self.target.path, self._lines(deadline), head.length, self.invocation, deadline, head.upgrade
-        )
-
-    def _lines(self, deadline: float) -> bytes:
-        head, target, peer = self._head, self.target, self._front.peer
-        lines = head.lines
-        route = target.route
-        if target.cut or route.drop:
-            lines = cut_lines(lines, target.cut | route.drop)
-        if route.rename:
-            lines = rename_lines(lines, dict(route.rename))
-        host, fields = head.host, head.fields
-        forwarded, proto = peer.host.encode(), b"https" if peer.listener.secure else b"http"
-        if peer.trusted:
-            before = b", ".join(fields.all(b"x-forwarded-for"))
-            forwarded = b", ".join(part for part in (before, forwarded) if part)
-            proto = fields.get(b"x-forwarded-proto") or proto
-            host = fields.get(b"x-forwarded-host") or host
-        return (
-            b"%b%bseptet-invocation-id: %b\r\nseptet-deadline: %d\r\ntraceparent: %b\r\n%bx-request-id: %b\r\n"
-            b"x-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\n"
-        ) % (
-            lines,
-            target.lines,
-            self.invocation.encode(),
+        head, target = self._head, self.target
+        name = self.invocation.encode()
+        lines = b"%b%bseptet-deadline: %d\r\n%b" % (
+            function_lines(head, target, self._front.peer),
+            invocation_lines(name, self.traceparent, self._state, self.request_id),
             deadline * 1000,
-            self.traceparent,
-            b"tracestate: %b\r\n" % self._state if self._state else b"",
-            self.request_id,
-            forwarded,
-            proto,
-            host,
+            target.lines,
         )
+        return RequestHead(head.method, target.path, lines, head.length, self.invocation, deadline, head.upgrade)
 
     def _send_held(self) -> None:
         upload, front = self._upload, self._front
@@ -365,18 +336,16 @@ class Exchange:
 
     def _reply_lines(self, lines: bytes) -> bytes:
         """The function's lines without those that are the platform's, and the platform's."""
-        noted = {name.lower().strip(b"\n:") for name in _NOTED.findall(lines)}
-        if noted - {b"date"}:
-            lines = cut_lines(lines, _OWN_REPLY_NAMES)
-        own = b"%bX-Request-Id: %b\r\nSeptet-Invocation-Id: %b\r\ntraceparent: %b\r\n%b" % (
+        lines = client_lines(lines, self._front.desk.date())
+        name = self.invocation.encode()
+        own = b"%bX-Request-Id: %b\r\nSeptet-Invocation-Id: %b\r\ntraceparent: %b\r\n" % (
             lines,
             self.request_id,
-            self.invocation.encode(),
+            name,
             self.traceparent,
-            b"" if b"date" in noted else self._front.desk.date(),
         )
         extra = self.target.route.reply_lines
-        return own + extra.replace(b"{invocation}", self.invocation.encode()) if extra else own
+        return own + extra.replace(b"{invocation}", name) if extra else own
 
     def _bad_reply(self, message: str, limit: str = "") -> None:
         self._finish(BadReply(message, hint="answer as HTTP/1.1 asks", limit=limit), cancel=True)
@@ -426,7 +395,7 @@ class Exchange:
         dispatcher = front.desk.dispatcher
         if on_done is not None:
             on_done()
-        elif not assigned and isinstance(error, ClientGone):
+        elif not assigned and cancel:
             dispatcher.withdraw(self)
         dispatcher.finished(self)
         front.finished()
@@ -434,12 +403,3 @@ class Exchange:
 
 def _nothing() -> None:
     pass
-
-
-def rename_lines(lines: bytes, names: dict[bytes, bytes]) -> bytes:
-    """A valid block with header names changed; `names` maps lower-case old to new."""
-    out = []
-    for line in lines.split(b"\r\n")[:-1]:
-        name, _, value = line.partition(b":")
-        out.append(b"%b:%b\r\n" % (names.get(name.lower(), name), value))
-    return b"".join(out)

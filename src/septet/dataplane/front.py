@@ -13,17 +13,16 @@ import struct
 from enum import Enum
 from typing import cast
 
-from septet.dataplane.answer import Answer, DateLine, Flusher
+from septet.dataplane.answer import Answer
 from septet.dataplane.asgi import ControlExchange
-from septet.dataplane.correlation import PLATFORM_NAMES, PLATFORM_PREFIXES
-from septet.dataplane.deadlines import Deadlines
-from septet.dataplane.dispatch import CallTarget, ControlTarget, Dispatcher, ListenerFacts, Loop, Peer, Refusal, Waits
+from septet.dataplane.desk import Desk
+from septet.dataplane.dispatch import CallTarget, ControlTarget, Peer, Refusal, Waits
 from septet.dataplane.exchange import Exchange
-from septet.dataplane.ids import IdSource
-from septet.model.errors import MalformedRequest, PayloadTooLarge, PlatformError, RequestTimeout, SeptetError
-from septet.wire.callroute import ErrorReply, RenderError
+from septet.dataplane.patience import Patience
+from septet.dataplane.refusals import rendered, slow_body, slow_head, too_large
+from septet.model.errors import MalformedRequest, PlatformError, SeptetError
+from septet.wire.callroute import RenderError
 from septet.wire.chunked import ChunkedDecoder
-from septet.wire.fields import Fields, FieldsCache, parse_request_fields
 from septet.wire.http1 import RequestHeadFacts, incomplete_head_error, parse_request_head
 from septet.wire.problem import render_problem
 
@@ -39,47 +38,18 @@ class Reading(Enum):
     DISCARD = 6
 
 
-def _parse_fields(block: bytes) -> Fields:
-    return parse_request_fields(block, PLATFORM_NAMES, PLATFORM_PREFIXES)
-
-
-class FrontDesk:
-    """What the connections of one listener share."""
-
-    def __init__(self, loop: Loop, dispatcher: Dispatcher, facts: ListenerFacts) -> None:
-        self.loop = loop
-        self.dispatcher = dispatcher
-        self.facts = facts
-        self.settings = facts.settings
-        self.deadlines = Deadlines(loop)
-        self.ids = IdSource()
-        self.date = DateLine()
-        self.flusher = Flusher(loop)
-        self.parse = FieldsCache(_parse_fields)
-        self.connections: set[Front] = set()
-        self.draining = False
-        self.on_empty: asyncio.Event = asyncio.Event()
-
-    def __call__(self) -> Front:
-        """The protocol factory."""
-        return Front(self)
-
-
 class Front(asyncio.Protocol):
     """One client connection."""
 
     __slots__ = (
-        "_body_due",
-        "_body_seen",
         "_buffer",
         "_chunks",
         "_closing",
         "_eof",
         "_expects",
-        "_half_due",
-        "_half_sent",
         "_left",
         "_limit",
+        "_patience",
         "_paused",
         "_reading",
         "_receiver",
@@ -95,7 +65,7 @@ class Front(asyncio.Protocol):
         "when",
     )
 
-    def __init__(self, desk: FrontDesk) -> None:
+    def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self.when = math.inf
         self.bucket = 0
@@ -116,10 +86,7 @@ class Front(asyncio.Protocol):
         self._write_paused = False
         self._closing = False
         self._eof = False
-        self._body_due = math.inf
-        self._body_seen = 0
-        self._half_due = math.inf
-        self._half_sent = 0
+        self._patience = Patience(desk.settings)
 
     # -- asyncio's side
 
@@ -147,8 +114,7 @@ class Front(asyncio.Protocol):
                 return not self.secure
             return False
         self._eof = True
-        self._half_due = self.desk.loop.time() + self.desk.settings.half_close_grace
-        self._half_sent = self.answer.sent if self.answer else 0
+        self._patience.await_news(self.desk.loop.time(), self._sent)
         self.rearm()
         return not self.secure
 
@@ -184,12 +150,8 @@ class Front(asyncio.Protocol):
         return self.desk.facts.secure
 
     @property
-    def write_paused(self) -> bool:
-        return self._write_paused
-
-    @property
-    def body_complete(self) -> bool:
-        return self._reading in (Reading.NOTHING, Reading.HEAD)
+    def _sent(self) -> int:
+        return self.answer.sent if self.answer is not None else 0
 
     def pause_body(self) -> None:
         """Read no more of the body: nobody takes it."""
@@ -200,9 +162,10 @@ class Front(asyncio.Protocol):
     def resume_body(self) -> None:
         if self._paused and not self._closing:
             self._paused = False
-            self._body_due = math.inf
             self.transport.resume_reading()
-            self.rearm()
+            if self._reading in (Reading.LENGTH, Reading.CHUNKED):
+                self._patience.await_body(self.desk.loop.time(), self._taken)
+                self.rearm()
 
     def send_continue(self) -> None:
         """The body is wanted: a client that waits to hear so is told, once."""
@@ -213,15 +176,14 @@ class Front(asyncio.Protocol):
     def tunnel(self) -> None:
         """From now on every byte is the other protocol's."""
         self._reading = Reading.TUNNEL
-        self._touch_tunnel(self.desk.loop.time())
+        self._patience.await_tunnel(self.desk.loop.time(), self._taken + self._sent)
         self.rearm()
         self._work()
 
     def rearm(self) -> None:
         """The receiver's deadline, or one of the connection's own, moved."""
         receiver = self._receiver
-        when = min(self._body_due, self._half_due, receiver.deadline if receiver else math.inf)
-        self._arm(when)
+        self._arm(min(self._patience.due, receiver.deadline if receiver else math.inf))
 
     def refuse(self, error: SeptetError, render: RenderError, invocation: str, lines: bytes) -> None:
         """Answers with an error, or, when an answer already began, cuts it off so that the client notices."""
@@ -258,7 +220,7 @@ class Front(asyncio.Protocol):
         """The receiver is done; what follows depends on the answer and on what the client still sends."""
         answer, self.answer = self.answer, None
         self._receiver = None
-        self._half_due = self._body_due = math.inf
+        self._patience.clear()
         if self._closing:
             return
         if self._paused:
@@ -369,10 +331,7 @@ class Front(asyncio.Protocol):
             self._reading = Reading.NOTHING
         self._taken = 0
         self._expects = head.expect
-        try:
-            target: CallTarget | ControlTarget | Refusal = self.desk.dispatcher.route(head, self.peer)
-        except SeptetError as error:
-            target = Refusal(error)
+        target = self._target(head)
         if isinstance(target, Refusal):
             self._refuse_request(target)
             return
@@ -392,14 +351,22 @@ class Front(asyncio.Protocol):
             self._begin_body()
             control.start()
 
+    def _target(self, head: RequestHeadFacts) -> CallTarget | ControlTarget | Refusal:
+        try:
+            return self.desk.dispatcher.route(head, self.peer)
+        except SeptetError as error:
+            return Refusal(error)
+        except Exception as error:
+            # A fault of ours must not look like a network fault to the client.
+            self.desk.loop.call_exception_handler({"message": "a request could not be routed", "exception": error})
+            return Refusal(PlatformError(f"the request could not be routed: {type(error).__name__}", stage="route"))
+
     def _begin_body(self) -> None:
         if self._reading is Reading.NOTHING:
             if self._eof:
-                self._half_due = self.desk.loop.time() + self.desk.settings.half_close_grace
-            self.rearm()
-            return
-        self._body_seen = 0
-        self._body_due = self.desk.loop.time() + self.desk.settings.body_window
+                self._patience.await_news(self.desk.loop.time(), 0)
+        else:
+            self._patience.await_body(self.desk.loop.time(), 0)
         self.rearm()
 
     def _refuse_request(self, refusal: Refusal) -> None:
@@ -445,7 +412,7 @@ class Front(asyncio.Protocol):
             self._body_complete()
 
     def _body_complete(self) -> None:
-        self._body_due = math.inf
+        self._patience.body_complete()
         self._reading = Reading.NOTHING
         if self._receiver is not None:
             self._receiver.body_end()
@@ -521,81 +488,32 @@ class Front(asyncio.Protocol):
             self._expired_idle()
         elif receiver.deadline <= now:
             receiver.expired()
-        elif self._half_due <= now and self._is_gone(now):
+        elif self._patience.is_gone(now, self._sent):
             self._receiver = None
             self.transport.abort()
             receiver.client_gone()
-        elif self._body_due <= now and self._is_slow(now):
-            if self._reading is Reading.TUNNEL:
+        elif self._reading is Reading.TUNNEL:
+            if self._patience.is_silent(now, self._taken + self._sent):
                 self.transport.abort()
             else:
-                self._break(slow_body(self.desk.settings.body_rate))
+                self.rearm()
+        elif self._patience.is_slow(now, self._taken, self._paused):
+            self._break(slow_body(self.desk.settings.body_rate))
         else:
             self.rearm()
 
     def _expired_idle(self) -> None:
         if self._buffer and self._reading is Reading.HEAD and not self._write_paused:
-            limit = self.desk.settings.head_timeout
-            self._bad_head(
-                RequestTimeout(
-                    f"the head of the request was not complete within {limit:g} s",
-                    hint="send the request at once",
-                    limit=f"head_timeout {limit:g} s",
-                )
-            )
+            self._bad_head(slow_head(self.desk.settings.head_timeout))
         elif self._write_paused:
             self.transport.abort()
         else:
             self._buffer = b""
             self._close_softly()
 
-    def _is_gone(self, now: float) -> bool:
-        """After a half close: nothing was sent since, so nothing shows that the client is still there."""
-        sent = self.answer.sent if self.answer else 0
-        if sent == self._half_sent:
-            return True
-        self._half_sent = sent
-        self._half_due = now + self.desk.settings.half_close_grace
-        return False
 
-    def _is_slow(self, now: float) -> bool:
-        if self._reading is Reading.TUNNEL:
-            moved = self._taken + (self.answer.sent if self.answer else 0)
-            if moved == self._body_seen:
-                return True
-            self._touch_tunnel(now)
-            return False
-        settings = self.desk.settings
-        brought = self._taken - self._body_seen
-        self._body_seen = self._taken
-        self._body_due = now + settings.body_window
-        return not self._paused and brought < settings.body_rate * settings.body_window
+class FrontDesk(Desk):
+    """A desk that makes connections: the protocol factory of a listener, or of an inner gateway."""
 
-    def _touch_tunnel(self, now: float) -> None:
-        self._body_seen = self._taken + (self.answer.sent if self.answer else 0)
-        self._body_due = now + self.desk.settings.tunnel_idle
-
-
-def rendered(render: RenderError, error: SeptetError, invocation: str) -> ErrorReply:
-    """An API's own rendering; when that fails, the front's, so that an answer always goes out."""
-    try:
-        return render(error, invocation)
-    except Exception as broken:
-        internal = PlatformError(f"an error could not be shown: {broken!r}", hint=f"the error was {error.code}")
-        return render_problem(internal, invocation)
-
-
-def too_large(limit: int) -> PayloadTooLarge:
-    return PayloadTooLarge(
-        f"the body of the request has more than {limit} bytes",
-        hint="send less, or raise limits.request_body",
-        limit=f"request_body {limit} bytes",
-    )
-
-
-def slow_body(rate: float) -> RequestTimeout:
-    return RequestTimeout(
-        f"the body of the request came slower than {rate:g} bytes a second",
-        hint="send the body faster",
-        limit=f"body_rate {rate:g} bytes/s",
-    )
+    def __call__(self) -> Front:
+        return Front(self)

@@ -9,9 +9,11 @@ from septet.model.instance import Protocol
 
 class RuntimeBuild(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One way to install dependencies: when `when` (a file name in the source) exists, run `command` in the
-    build sandbox. `{code}`, `{deps}`, `{runtime}` and `{interpreter}` are replaced by paths inside it."""
+    build sandbox; "*" applies to every source, after the one whose file is there. `{code}`, `{deps}`,
+    `{runtime}` and `{interpreter}` are replaced by paths inside it. An `offline` build gets no network."""
 
     when: str
+    offline: bool = False
     command: tuple[str, ...]
     needs: tuple[str, ...] = ()
 

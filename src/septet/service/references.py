@@ -76,7 +76,7 @@ async def source_reference(context: Context, namespace: str, digest: str) -> Non
 async def traffic_references(
     context: Context, namespace: str, function: Function | None, targets: tuple[TrafficTarget, ...]
 ) -> None:
-    """Every revision named is one of this very function's, and was not given up."""
+    """Every revision named is one of this very function's, and was neither given up nor taken away."""
     for index, target in enumerate(targets):
         if target.revision:
             await revision_of(context, namespace, function, target.revision, f"traffic[{index}].revision")
@@ -94,9 +94,11 @@ async def revision_of(context: Context, namespace: str, function: Function | Non
             hint="`septet revisions` lists them; an empty name follows the latest",
             details={"field": field},
         )
-    if revision.status.phase == "failed":
+    if revision.status.phase in ("failed", "retired"):
         raise InvalidInput(
-            f"{field}: {name!r} failed and cannot take traffic", details={"field": field}, hint="choose a ready one"
+            f"{field}: {name!r} is {revision.status.phase} and cannot take traffic",
+            details={"field": field},
+            hint="choose a ready one",
         )
     return revision
 

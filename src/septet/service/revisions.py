@@ -10,6 +10,8 @@ from septet.service.context import Context
 from septet.service.results import Listing
 
 LOG_MOST = 16 * 1024 * 1024
+BUILD_INSTANCE = "build"
+"""Whose lines a build's output is among the function's logs while it runs."""
 
 
 async def revisions_of(context: Context, function: Function) -> list[Revision]:
@@ -77,5 +79,7 @@ async def build_log(context: Context, command: BuildLog) -> str:
     if revision.status.build_log:
         data = await context.ports.blobs.read(revision.status.build_log, limit=LOG_MOST)
         return data.decode("utf-8", "replace")
-    lines = await context.ports.logs.read(command.namespace, command.name, revision=command.revision)
-    return "".join(f"{line.text}\n" for line in lines if line.stream == "platform" and not line.instance)
+    lines = await context.ports.logs.read(
+        command.namespace, command.name, revision=command.revision, instance=BUILD_INSTANCE
+    )
+    return "".join(f"{line.text}\n" for line in lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any, TypeVar, cast
 
-from septet.model.access import PLATFORM, Caller
+from septet.model.access import ANONYMOUS, PLATFORM, Caller
 from septet.model.errors import Forbidden, SeptetError, Unauthenticated
 from septet.policy import access
 from septet.service.authenticate import Credentials
@@ -18,6 +18,8 @@ from septet.service.namespaces import finish_deletions
 log = logging.getLogger("septet.service")
 HOUSE_PERIOD = 2.0
 """Seconds between two looks at namespaces that are being deleted."""
+REFUSED_PERIOD = 10.0
+REFUSED_MOST = 1000
 
 Result = TypeVar("Result")
 
@@ -30,6 +32,7 @@ class Service:
         self._settings = settings
         self.credentials = credentials
         self._claims = Claims(ports.store)
+        self._refused: dict[str, float] = {}
 
     async def run(self, caller: Caller, command: Command[Result]) -> Result:
         """Does what `command` asks, if the caller may.
@@ -74,6 +77,17 @@ class Service:
             await self._audit(caller, kind, namespace, name, error)
             raise
 
+    async def refused(self, remote: str, what: str, error: Unauthenticated) -> None:
+        """Audits a request without a good credential: of one sender at most one in `REFUSED_PERIOD` seconds, so
+        that nobody fills the log from outside."""
+        now = self._ports.clock.wall()
+        if now - self._refused.get(remote, 0.0) < REFUSED_PERIOD:
+            return
+        if len(self._refused) >= REFUSED_MOST:
+            self._refused.clear()
+        self._refused[remote] = now
+        await self._record(ANONYMOUS.name, remote, what, "", "", "", error)
+
     def _check(self, caller: Caller, kind: type[Command[Any]], namespace: str) -> None:
         verdict = access.decide(caller, kind.verb, namespace, now=self._ports.clock.wall())
         if verdict.allowed:
@@ -85,6 +99,11 @@ class Service:
     async def _audit(
         self, caller: Caller, kind: type[Command[Any]], namespace: str, name: str, error: Exception | None
     ) -> None:
+        await self._record(caller.name, caller.remote, kind.__name__, kind.verb, namespace, name, error)
+
+    async def _record(
+        self, who: str, remote: str, what: str, verb: str, namespace: str, name: str, error: Exception | None
+    ) -> None:
         outcome, message = "ok", ""
         if error is not None:
             # What an unforeseen exception says may hold anything, so only its class is written down.
@@ -94,12 +113,12 @@ class Service:
         await self._ports.store.record_audit(
             {
                 "at": self._ports.clock.wall(),
-                "who": caller.name,
-                "what": kind.__name__,
-                "verb": kind.verb,
+                "who": who,
+                "what": what,
+                "verb": verb,
                 "namespace": namespace,
                 "name": name,
-                "remote": caller.remote,
+                "remote": remote,
                 "outcome": outcome,
                 "message": message,
             }

@@ -149,3 +149,25 @@ async def test_the_host_line_decides_nothing(api: AsgiClient) -> None:
         for path in ("/septet/v1/audit", "/septet/v1/namespaces/default/secrets"):
             got = await api.call("GET", path, token=None, headers={"Host": host})
             assert got.status == 401
+
+
+async def test_requests_without_a_good_credential_are_audited_but_do_not_fill_the_log(
+    api: AsgiClient, world: World
+) -> None:
+    for _ in range(20):
+        await api.call("GET", "/septet/v1/audit", token="sept_" + "A" * 43)
+    entries = await world.audit()
+    assert [(e["who"], e["remote"], e["outcome"]) for e in entries] == [("anonymous", "192.0.2.7", "unauthenticated")]
+    world.clock.time += 11
+    await api.call("DELETE", "/septet/v1/namespaces/default/functions/x", token=None)
+    assert (await world.audit())[0]["what"] == "DELETE /septet/v1/namespaces/{ns}/functions/{name}"
+
+
+async def test_the_audit_log_is_read_by_pages(api: AsgiClient, world: World) -> None:
+    for number in range(3):
+        await world.function(f"f{number}")
+    await world.audit()
+    first = (await api.call("GET", "/septet/v1/audit?limit=2")).json["items"]
+    assert [entry["name"] for entry in first] == ["f2", "f1"]
+    rest = (await api.call("GET", f"/septet/v1/audit?limit=2&before={first[-1]['id']}")).json["items"]
+    assert [entry["name"] for entry in rest] == ["f0"]

@@ -37,6 +37,15 @@ async def test_the_served_document_has_every_row(api: AsgiClient) -> None:
         assert (operation.get("security") == []) == (row.rule == "open")
 
 
+def test_the_page_about_the_api_has_every_operation_with_its_verb() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "native-api.md").read_text()
+    listed = re.findall(r"^\| `(\S+ \S+)` \| `?([^`|]+?)`? \|", page, re.MULTILINE)
+    verbs = {"open": "none", "any token": "any token"}
+    assert listed == [
+        (f"{row.method} {row.path}", verbs.get(row.rule) or (row.command.verb if row.command else "")) for row in ROWS
+    ]
+
+
 def test_every_reference_leads_somewhere() -> None:
     made = document("1")
     text = json.dumps(made)
@@ -57,7 +66,7 @@ def test_generated_requests_get_answers_that_match_the_document(tmp_path: Path) 
     seen: Counter[str] = Counter()
     try:
         for result in schema.get_all_operations():
-            operation = result.ok()
+            operation = result.ok()  # type: ignore[union-attr]
             if operation.path in ENDLESS:
                 continue
             drive(operation, made, client, loop, seen)

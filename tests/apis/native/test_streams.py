@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 from asgi_client import AsgiClient
 from service_world import NOW, World, instance
 
 from septet.model.invocation import InvocationRecord
 from septet.ports.logs import LogLine
+from septet.ports.store import Change
 from septet.service import commands as c
 
 LOGS = "/septet/v1/namespaces/default/functions/hello/logs"
@@ -16,7 +18,7 @@ LOGS = "/septet/v1/namespaces/default/functions/hello/logs"
 
 def line(text: str, at: float = NOW, **more: str) -> LogLine:
     facts = {"revision": "hello-00001", "instance": "i1", **more}
-    return LogLine(at=at, namespace="default", function="hello", stream="stdout", text=text, **facts)  # type: ignore[arg-type]
+    return LogLine(at=at, namespace="default", function="hello", stream="stdout", text=text, **facts)
 
 
 async def test_changes_come_as_lines_without_secrets(api: AsgiClient, world: World) -> None:
@@ -125,3 +127,36 @@ async def test_invocations(api: AsgiClient, world: World) -> None:
     await world.namespace("other")
     assert (await api.call("GET", f"/septet/v1/namespaces/other/invocations/{'a' * 32}")).status == 404
     assert (await api.call("GET", "/septet/v1/namespaces/default/invocations/xyz")).status == 400
+
+
+async def test_a_token_that_is_taken_back_ends_the_watch_it_opened(api: AsgiClient, world: World) -> None:
+    token = await world.token("watcher", ("*",), ("changes:read", "functions:read"))
+    answer, task, _ = api.start("GET", "/septet/v1/watch", token=token)
+    await api.until(answer, lambda a: a.status)
+    await world.run(c.DeleteToken(name="watcher"))
+    await world.function("unseen")
+    await asyncio.wait_for(task, 5)
+    assert answer.lines == [{"error": answer.lines[0]["error"]}]
+    assert answer.lines[0]["error"]["type"] == "urn:septet:error:unauthenticated"
+
+
+async def test_an_expired_position_is_an_answer_and_not_a_line(world: World, api: AsgiClient) -> None:
+    from septet.model.errors import Expired
+
+    async def watch(after: int, kinds: object = None) -> AsyncIterator[Change]:
+        raise Expired("gone")
+        yield
+
+    world.store.watch = watch  # type: ignore[method-assign]
+    got = await api.call("GET", "/septet/v1/watch?after=1")
+    assert (got.status, got.json["type"]) == (410, "urn:septet:error:expired")
+
+
+async def test_a_build_is_followed_before_its_log_is_kept(api: AsgiClient, world: World) -> None:
+    function = await world.function()
+    await world.revision(function, 1, "building")
+    world.logs.write(line("installing", instance="build"))
+    world.logs.write(line("something else"))
+    await asyncio.sleep(0.3)
+    got = await api.call("GET", "/septet/v1/namespaces/default/functions/hello/revisions/hello-00001/build-log")
+    assert got.body == b"installing\n"

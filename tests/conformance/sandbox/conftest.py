@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from sandbox_beds import BEDS, Bed  # noqa: E402
+from sandbox_beds import BEDS, Bed
 
 
 @pytest.fixture(params=sorted(BEDS))

@@ -95,9 +95,11 @@ class Lines:
 class Bed(Protocol):
     """What a clause needs. `holder` starts a driver in another process, with one running instance in it."""
 
-    driver: Sandbox
     events: list[InstanceEvent]
     output: Lines
+
+    @property
+    def driver(self) -> Sandbox: ...
 
     async def open(self) -> None: ...
 
@@ -161,6 +163,10 @@ class ProcessBed(_Bed):
             clock=WallClock(),
         )
 
+    @property
+    def interfaces(self) -> str:
+        return f"sv{self.driver._key[:3]}"
+
     async def open(self) -> None:
         await self.driver.open(self.events.append, self.output, None)
 
@@ -203,10 +209,13 @@ class ProcessBed(_Bed):
     def inventory(self) -> dict[str, object]:
         return {
             "descriptors": sorted(_descriptors()),
-            "mounts": Path("/proc/self/mountinfo").read_text(),
+            "mounts": [
+                line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(self.folder) in line
+            ],
             "groups": groups(self.driver),
             "folders": sorted(str(path) for path in (self.folder / "state").glob("plain/*")),
-            "interfaces": sorted(os.listdir("/sys/class/net")),
+            # Others may make interfaces meanwhile; ours carry the driver's tag.
+            "interfaces": sorted(name for name in os.listdir("/sys/class/net") if name.startswith(self.interfaces)),
             "processes": len(descendants(self.driver._launcher.pid)),
         }
 

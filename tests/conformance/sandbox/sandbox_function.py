@@ -12,13 +12,13 @@ import threading
 import time
 
 
-def echo(connection):
+def echo(connection: socket.socket) -> None:
     with connection:
         while data := connection.recv(65536):
             connection.sendall(data)
 
 
-def serve():
+def serve() -> None:
     if "SEPTET_LINK_FD" in os.environ:
         echo(socket.socket(fileno=int(os.environ["SEPTET_LINK_FD"])))
         signal.pause()
@@ -28,7 +28,7 @@ def serve():
         threading.Thread(target=echo, args=(connection,), daemon=True).start()
 
 
-def main(words):
+def main(words: list[str]) -> None:
     if "deaf" in words:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if "fork" in words and os.fork() == 0:

@@ -53,7 +53,7 @@ def test_the_suite_as_an_ordinary_user(tmp_path_factory: pytest.TempPathFactory)
     os.chown(base, USER, USER)
     folders = dict.fromkeys([str(REPOSITORY), source, sys.prefix, sys.base_prefix])
     command = [sys.executable, "-c", AS_USER, source, str(USER), os.pathsep.join(folders), "-m", "pytest"]
-    command += ["-p", "no:cacheprovider", "-q", f"--basetemp={base}/t", str(HERE / "test_sandbox_port.py")]
+    command += ["-p", "no:cacheprovider", f"--basetemp={base}/t", str(HERE / "test_sandbox_port.py")]
     command += [str(HERE / "test_process_sandbox.py"), f"--rootdir={REPOSITORY}", "-c", f"{REPOSITORY}/pyproject.toml"]
     environment = {
         "PATH": "/usr/bin:/bin:/usr/sbin:/sbin",

@@ -34,7 +34,7 @@ class ForgetsOnRestart(FakeRemote):
 
 class LeaksDescriptors(FakeRemote):
     async def stop(self, instance: str, grace: float) -> None:
-        self.__dict__.setdefault("leaked", []).append(Path("/dev/null").open())
+        self.__dict__.setdefault("leaked", []).append(Path("/dev/null").open())  # noqa: SIM115
         await super().stop(instance, grace)
 
 

@@ -116,12 +116,17 @@ def test_doctor(app: App, septet: Any) -> None:
     ]
     result = septet("doctor")
     assert result.code == 0
-    assert (
-        result.out
-        == "ok        seccomp: filters\ndegraded  cgroup\n            cost: best effort\n            fix: delegate\n"
-    )
+    assert result.out.splitlines() == [
+        "ok        seccomp: filters",
+        "degraded  cgroup",
+        "            cost: best effort",
+        "            fix: delegate",
+        "",
+        "driver: process",
+    ]
     app.checks.append(Check(name="user namespaces", state="missing", required=True))
-    assert septet("doctor").code == 1
+    fatal = septet("doctor")
+    assert fatal.code == 1 and "driver: none can be used" in fatal.out
     assert [check["name"] for check in json.loads(septet("doctor", "-o", "json").out)] == [
         "seccomp",
         "cgroup",

@@ -65,6 +65,7 @@ class FakeSandbox:
     def __init__(self, adopt: bool = False) -> None:
         self.name = "process"
         self.adopt = adopt
+        self.ask_delay = 0.0
         self.start_delay = 0.05
         self.stop_delay = 0.01
         self.running: dict[str, InstanceInfo] = {}
@@ -88,6 +89,7 @@ class FakeSandbox:
     async def start(self, request: LaunchRequest) -> InstanceInfo:
         if error := self.refuse(request):
             raise error
+        await asyncio.sleep(self.ask_delay)
         self.requests[request.id] = request
         info = InstanceInfo(
             id=request.id,

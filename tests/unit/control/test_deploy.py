@@ -256,3 +256,38 @@ async def test_deleted_function_takes_its_revisions_and_instances_along(world: W
     await world.until(lambda: not world.sandbox.running, 5)
     assert not world.has("Revision", "hello-00001")
     await world.until(lambda: ("default", "hello") in world.logs.deleted, 5)
+
+
+@virtual
+async def test_built_revision_is_not_built_again_after_a_restart(world: World) -> None:
+    await world.start()
+    world.contract.init_delay = 1000.0
+    await world.apply("hello", start_timeout=2000.0)
+    await world.until(lambda: bool(world.sandbox.running))
+    assert world.control is not None
+    await world.control.stop()
+    world.contract.init_delay = 0.02
+    await world.start()
+    function = await world.settled("hello", 1)
+    assert function.status.latest_ready == "hello-00001"
+    assert len(world.builder.builds) == 1
+
+
+@virtual
+async def test_spec_that_changes_while_its_status_is_written_is_not_overlooked(world: World) -> None:
+    await world.start()
+    await world.deploy("hello")
+    changed = 0
+
+    async def before(obj: Any) -> None:
+        nonlocal changed
+        if obj.meta.name == "hello" and changed < 3:
+            changed += 1
+            await world.apply("hello", retain=changed)
+
+    world.store.before_status = before
+    await world.apply("hello", env={"A": "1"})
+    await world.until(lambda: changed == 3)
+    function = await world.settled("hello", world.function("hello").meta.generation)
+    assert function.status.latest_ready == "hello-00002"
+    assert function.status.traffic[0].revision == "hello-00002"

@@ -392,3 +392,16 @@ async def test_function_with_a_full_queue_and_all_the_memory_leaves_an_instance_
     assert max(call.waited for call in single[1:]) == 0
     assert {call.outcome for call in crowd} == {"a-00001"}
     assert world.sandbox.peak <= 512
+
+
+@virtual
+async def test_instance_that_is_no_longer_wanted_while_the_driver_still_thinks_does_not_escape(world: World) -> None:
+    await world.start()
+    world.sandbox.ask_delay = 2.0
+    await world.apply("hello")
+    await asyncio.sleep(1)
+    assert world.control is not None and world.control.fleet.members() and not world.sandbox.requests
+    await world.store.delete("Function", "default", "hello")
+    await asyncio.sleep(5)
+    assert len(world.sandbox.requests) == 1
+    assert not world.sandbox.running and not world.control.fleet.members()

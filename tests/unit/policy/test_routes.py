@@ -58,7 +58,7 @@ def test_longer_before_shorter_and_literals_before_parameters() -> None:
 
 
 def test_named_methods_before_none_and_the_older_route_wins_a_tie() -> None:
-    post, every = route("/a", "", "POST"), route("/a")
+    every, post = route("/a", created=1.0), route("/a", "", "POST", created=2.0)
     assert winner([every, post], "h", "/a", "POST") is post
     assert winner([every, post], "h", "/a", "GET") is every
     old, young = route("/a", created=1.0), route("/a", created=2.0)

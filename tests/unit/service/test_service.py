@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from service_world import World
 
@@ -80,7 +82,7 @@ async def test_the_audit_log_has_who_what_when_where_and_how_it_came_out(world: 
 
 
 async def test_what_breaks_unforeseen_is_audited_without_its_words(world: World) -> None:
-    async def broken(_path: Any) -> None:
+    async def broken(path: Path) -> None:
         raise RuntimeError("the secret is canary")
 
     world.store.backup = broken  # type: ignore[method-assign]
@@ -91,15 +93,11 @@ async def test_what_breaks_unforeseen_is_audited_without_its_words(world: World)
 
 
 async def test_a_dry_run_leaves_no_audit_entry_of_a_change(world: World) -> None:
-    import msgspec
-
     await world.run(msgspec.structs.replace(APPLY, dry_run=True), DEV)
     assert await world.audit() == []
 
 
 async def test_nothing_is_applied_into_a_namespace_that_is_not_there_or_goes(world: World) -> None:
-    import msgspec
-
     with pytest.raises(NotFound, match="no namespace 'nowhere'"):
         await world.run(msgspec.structs.replace(APPLY, namespace="nowhere"))
     await world.namespace("going")
@@ -114,7 +112,5 @@ async def test_nothing_is_applied_into_a_namespace_that_is_not_there_or_goes(wor
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\nb", "a\x7f", "a@b", "x" * 254, "x" * 246])
 async def test_names_are_checked_at_the_edge(world: World, name: str) -> None:
-    import msgspec
-
     with pytest.raises(InvalidInput):
         await world.run(msgspec.structs.replace(APPLY, name=name))

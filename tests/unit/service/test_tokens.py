@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from service_world import NOW, World
 
 from septet.model.access import Caller
-from septet.model.errors import Conflict, Forbidden, InvalidInput, NotFound, Unauthenticated
+from septet.model.errors import Conflict, Expired, Forbidden, InvalidInput, NotFound, Unauthenticated
 from septet.model.objects import Quota
+from septet.ports.store import Change
 from septet.service import commands as c
 from septet.service.authenticate import Credentials, digest
 from septet.service.bootstrap import admin_token, bootstrap
 
 
-def create(name: str = "ci", **fields: object) -> c.CreateToken:
+def create(name: str = "ci", **fields: Any) -> c.CreateToken:
     fields.setdefault("namespaces", ("default",))
     fields.setdefault("verbs", ("functions:invoke",))
-    return c.CreateToken(name=name, **fields)  # type: ignore[arg-type]
+    return c.CreateToken(name=name, **fields)
 
 
 async def test_a_token_works_at_once_and_is_kept_as_a_hash(world: World) -> None:
@@ -82,7 +85,7 @@ async def test_nobody_hands_on_more_than_they_hold(world: World) -> None:
         expires_at=NOW + 100,
         quota=Quota(requests=10),
     )
-    good = {"expires_at": NOW + 50, "quota": Quota(requests=5)}
+    good: dict[str, Any] = {"expires_at": NOW + 50, "quota": Quota(requests=5)}
     await world.run(create(**good), maker)
     for bad in (
         {"namespaces": ("*",)},
@@ -115,9 +118,9 @@ async def test_nobody_hands_on_more_than_they_hold(world: World) -> None:
         {"quota": Quota(requests=-1)},
     ],
 )
-async def test_bad_tokens_are_refused(world: World, bad: dict[str, object]) -> None:
+async def test_bad_tokens_are_refused(world: World, bad: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):
-        await world.run(create(**{"name": "ci", **bad}))  # type: ignore[arg-type]
+        await world.run(create(**{"name": "ci", **bad}))
 
 
 async def test_the_admin_token_stays_and_names_are_taken_once(world: World) -> None:
@@ -163,3 +166,34 @@ def test_a_damaged_admin_token_is_replaced(tmp_path: Path) -> None:
     text = admin_token(tmp_path / "admin-token")
     assert len(text) == 48
     assert admin_token(tmp_path / "admin-token") == text
+
+
+async def test_after_a_lost_place_in_the_watch_all_tokens_are_read_again(world: World) -> None:
+    """A deletion that happened in the gap must count as well."""
+    kept, lost = await world.run(create("kept")), await world.run(create("lost"))
+    watch, breaks = world.store.watch, 0
+    gap = asyncio.Event()
+
+    async def broken(after: int, kinds: frozenset[str] | None = None) -> AsyncIterator[Change]:
+        nonlocal breaks
+        breaks += 1
+        if breaks == 1:
+            await gap.wait()
+            raise Expired("no longer kept")
+        async for change in watch(after, kinds):
+            yield change
+
+    world.store.watch = broken  # type: ignore[method-assign]
+    other = Credentials(world.store, world.clock)
+    following = asyncio.create_task(other.run())
+    await other.synced.wait()
+    assert other.authenticate(lost.token).name == "lost"
+    await world.store.delete("Token", "", "lost")
+    gap.set()
+    async with asyncio.timeout(5):
+        while breaks < 2:
+            await asyncio.sleep(0.01)
+    assert other.authenticate(kept.token).name == "kept"
+    with pytest.raises(Unauthenticated):
+        other.authenticate(lost.token)
+    following.cancel()

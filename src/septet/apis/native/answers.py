@@ -88,8 +88,15 @@ async def read_chunks(receive: Receive, limit: int) -> AsyncIterator[bytes]:
             return
 
 
-async def send_lines(send: Send, receive: Receive, items: AsyncIterator[Any], keep_alive: float = KEEP_ALIVE) -> None:
-    """One JSON value a line as they come; an empty line after `keep_alive` seconds of silence.
+async def send_lines(
+    send: Send,
+    receive: Receive,
+    items: AsyncIterator[Any],
+    check: Callable[[], object],
+    keep_alive: float = KEEP_ALIVE,
+) -> None:
+    """One JSON value a line as they come; an empty line after `keep_alive` seconds of silence. Before each,
+    `check` may raise, which ends the stream.
 
     An error before the first item is raised, so that it becomes an ordinary answer; a later one becomes the last
     line, `{"error": <problem>}`. Ends when the client is gone.
@@ -106,9 +113,11 @@ async def send_lines(send: Send, receive: Receive, items: AsyncIterator[Any], ke
         while not gone.done():
             if not following.done():
                 await asyncio.wait({following, gone}, timeout=keep_alive, return_when=asyncio.FIRST_COMPLETED)
+            if gone.done():
+                return
+            check()
             if not following.done():
-                if not gone.done():
-                    await _send_chunk(send, b"\n")
+                await _send_chunk(send, b"\n")
                 continue
             item = following.result()
             if item is _END:

@@ -26,6 +26,7 @@ from septet.model.errors import (
     NotFound,
     PlatformError,
     SeptetError,
+    Unauthenticated,
 )
 from septet.model.instance import InstanceInfo
 from septet.service.commands import ReadMetrics
@@ -95,7 +96,11 @@ class NativeApi:
     async def run(self, row: Row, scope: Scope, receive: Receive, send: Send) -> None:
         """One operation, whose path and method have been found."""
         path = dict(scope.get("path_params", {}))
-        caller = self.caller(row, scope)
+        try:
+            caller = self.caller(row, scope)
+        except Unauthenticated as error:
+            await self._service.refused(_remote(scope), f"{row.method} {row.path}", error)
+            raise
         if row.command is None:
             read_query(scope.get("query_string", b""), row.query)
             await self._own(row, send)
@@ -116,8 +121,7 @@ class NativeApi:
 
     def caller(self, row: Row, scope: Scope) -> Caller:
         """Who calls; Unauthenticated. Behind an inner gateway nobody reaches beyond the instance's namespace."""
-        client = scope.get("client")
-        remote = str(client[0]) if client else ""
+        remote = _remote(scope)
         if row.rule == "open" or (row.command is ReadMetrics and self._settings.public_metrics):
             return msgspec.structs.replace(PLATFORM, remote=remote)
         try:
@@ -153,7 +157,8 @@ class NativeApi:
             await answers.send_bytes(send, cast("AsyncIterator[bytes]", result), b"application/x-tar")
         else:
             items = _each(result) if isinstance(result, list) else result
-            await answers.send_lines(send, receive, items, self._settings.keep_alive)
+            # A token that is deleted or expires ends what it opened.
+            await answers.send_lines(send, receive, items, lambda: self.caller(row, scope), self._settings.keep_alive)
 
 
 class _Endpoint:
@@ -186,6 +191,11 @@ class _Outgoing:
         if self._head and message["type"] == "http.response.body":
             message = {**message, "body": b""}
         await self._send(message)
+
+
+def _remote(scope: Scope) -> str:
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 def confined(caller: Caller, instance: InstanceInfo) -> Caller:

@@ -193,7 +193,7 @@ class FramesContract:
 def _init_failed(raised: Raised) -> InitFailed:
     return InitFailed(
         f"the handler could not be loaded: {raised.type}: {raised.message}",
-        hint="fix the source and deploy again; the old revision keeps serving",
+        hint="fix the source and deploy again; a revision that serves already keeps serving",
         details={"type": raised.type, "trace": raised.trace},
     )
 

@@ -56,7 +56,7 @@ class Pod:
     info: InstanceInfo
     behaviour: Behaviour
     server: asyncio.Server | None = None
-    life: asyncio.Task[None] | None = None
+    life: asyncio.Task[InstanceExit] | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     term: asyncio.Event = field(default_factory=asyncio.Event)
     exit: InstanceExit | None = None
@@ -95,20 +95,21 @@ class Cluster:
         """Schedules an instance; it lives on without the driver."""
         pod = Pod(request, info, self.programs(request.containers[0]))
         self.pods[request.id] = pod
-        pod.life = asyncio.create_task(self._live(pod))
+        pod.life = asyncio.create_task(self._run(pod))
+        # Not a `finally` in the task: one that is cancelled before its first step would never get there.
+        pod.life.add_done_callback(lambda life: self._over(pod, life))
 
-    async def _live(self, pod: Pod) -> None:
-        try:
-            pod.exit = await self._run(pod)
-        finally:
-            if pod.server is not None:
-                pod.server.close()
-            for transport in pod.connections:
-                transport.abort()
-            pod.info = msgspec.structs.replace(pod.info, state="stopped", exit=pod.exit)
-            self.pods.pop(pod.info.id, None)
-            pod.ended.set()
-            self._tell(pod)
+    def _over(self, pod: Pod, life: asyncio.Task[InstanceExit]) -> None:
+        if not life.cancelled():
+            pod.exit = life.result()
+        if pod.server is not None:
+            pod.server.close()
+        for transport in pod.connections:
+            transport.abort()
+        pod.info = msgspec.structs.replace(pod.info, state="stopped", exit=pod.exit)
+        self.pods.pop(pod.info.id, None)
+        pod.ended.set()
+        self._tell(pod)
 
     async def _run(self, pod: Pod) -> InstanceExit:
         if await self._asked_within(pod, self._start_seconds):

@@ -46,6 +46,8 @@ class FakeUpload:
         self.size = 0
         self.ended = False
         self.cancelled = False
+        self.stubborn = False
+        self.on_gone: Callable[[], None] | None = None
         self.paused = False
         self.pauses = 0
         self.keep = True
@@ -74,7 +76,9 @@ class FakeUpload:
 
     def cancel(self, on_gone: Callable[[], None]) -> None:
         self.cancelled = True
-        on_gone()
+        self.on_gone = on_gone
+        if not self.stubborn:
+            on_gone()
 
     def pause(self) -> None:
         self.paused = True

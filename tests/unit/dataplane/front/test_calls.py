@@ -118,6 +118,12 @@ async def test_head_gets_lines_and_length_but_no_body(bench: Bench) -> None:
     assert (await client.response()).body == b"12345"
 
 
+async def test_head_of_an_unknown_length_states_none(bench: Bench) -> None:
+    bench.link.script = lambda upload: upload.answer(b"")
+    got = await bench.exchange(GET.replace(b"GET", b"HEAD"), "HEAD")
+    assert "content-length" not in got.lines
+
+
 @pytest.mark.parametrize("status", [204, 304])
 async def test_statuses_without_a_body(bench: Bench, status: int) -> None:
     def script(upload: FakeUpload) -> None:
@@ -290,6 +296,15 @@ async def test_refusals(bench: Bench, error: Exception, status: int, line: tuple
     got = await bench.exchange(GET)
     assert got.status == status
     assert line is None or line in got.raw_lines
+
+
+async def test_a_fault_in_the_routing_is_500_and_heard_of(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: heard.append(context["exception"]))
+    monkeypatch.setattr(bench.dispatcher, "route", lambda head, peer: 1 // 0)
+    got = await bench.exchange(GET)
+    assert (got.status, problem(got.body)["type"]) == (500, "urn:septet:error:internal")
+    assert isinstance(heard[0], ZeroDivisionError)
 
 
 async def test_a_crash_before_the_reply_is_502_with_the_invocation(bench: Bench) -> None:

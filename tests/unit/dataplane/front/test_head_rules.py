@@ -393,8 +393,8 @@ BYTES = [
 def mutate(rng: random.Random) -> bytes:
     """One head with its body, changed at one to three places by the rules of the grammar."""
     data = rng.choice(GOOD)
-    for _ in range(rng.randint(1, 3)):
-        kind = rng.randrange(7)
+    for _ in range(rng.choice([1, 1, 2, 3])):
+        kind = rng.randrange(11)
         end = data.find(b"\r\n\r\n")
         at = rng.randrange(max(1, end + 4 if rng.random() < 0.8 and end >= 0 else len(data)))
         if kind == 0:
@@ -428,8 +428,14 @@ def mutate(rng: random.Random) -> bytes:
                 ]
             )
             data = data.replace(old, new, 1)
-        else:
+        elif kind == 6:
             data = data[:at] + bytes([rng.randrange(256)]) + data[at:]
+        else:
+            # What decides where a body ends is worth more tries than the rest.
+            lines = data.split(b"\r\n")
+            last = lines.index(b"") if b"" in lines else 1
+            lines.insert(rng.randint(1, max(1, last)), rng.choice(LINES[:13]))
+            data = b"\r\n".join(lines)
     return data
 
 

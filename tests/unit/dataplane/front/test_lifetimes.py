@@ -38,7 +38,7 @@ async def test_a_client_that_goes_away_cancels_its_running_call(start: Start, ho
         assert done.error is not None
         assert (done.error.code, done.status) == ("client-gone", 499)
         assert bench.dispatcher.left == 1
-        assert not bench.listener.connections
+        await until(lambda: not bench.listener.connections)
 
 
 async def test_a_client_that_goes_away_leaves_the_queue(start: Start) -> None:
@@ -102,6 +102,25 @@ async def test_a_call_that_takes_too_long_is_504_with_the_limit(bench: Bench) ->
     assert bench.dispatcher.left == 1
 
 
+async def test_an_instance_that_does_not_let_go_of_a_cancelled_call_stays_taken(bench: Bench) -> None:
+    bench.dispatcher.target = bench.dispatcher.target._replace(timeout=0.1)
+    bench.link.script = lambda upload: setattr(upload, "stubborn", True)
+    assert (await bench.exchange(GET)).status == 504
+    assert bench.dispatcher.left == 0
+    let_go = bench.link.uploads[0].on_gone
+    assert let_go is not None
+    let_go()
+    assert bench.dispatcher.left == 1
+
+
+async def test_a_queued_call_whose_body_breaks_leaves_the_queue(bench: Bench) -> None:
+    bench.dispatcher.hold = True
+    client = await bench.connect()
+    await client.send(b"POST /fn/a/b HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n")
+    assert (await client.response()).status == 400
+    assert len(bench.dispatcher.withdrawn) == 1
+
+
 async def test_a_stream_that_takes_too_long_is_cut(bench: Bench) -> None:
     bench.dispatcher.target = bench.dispatcher.target._replace(timeout=0.1)
     bench.link.script = lambda upload: upload.reply.head(ReplyHead(200, b"", None))
@@ -154,7 +173,8 @@ async def test_an_idle_connection_is_closed(start: Start) -> None:
         await client.send(GET)
         await client.response()
         assert await client.closed() == b""
-        assert not bench.listener.connections
+        client.close()
+        await until(lambda: not bench.listener.connections)
 
 
 async def test_a_head_that_drips_is_not_forgiven_for_each_drop(start: Start) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ _MIB = 1024 * 1024
 _PERIOD = 100_000
 _WANTED = ("memory", "cpu", "pids")
 _OWN_LEAF = "septet-platform"
+_REMOVE_TRIES = 50
 
 
 @dataclass(frozen=True)
@@ -238,8 +240,13 @@ def _clear(base: Path) -> None:
         for pid in (folder / "cgroup.procs").read_text().split():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)
-        with contextlib.suppress(OSError):
-            folder.rmdir()
+        for _ in range(_REMOVE_TRIES):
+            # The kernel takes a moment to forget the last process of a group.
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+            if not folder.exists():
+                break
+            time.sleep(0.01)
 
 
 def _counter(folder: Path | None, file: str, name: str) -> int:

@@ -23,7 +23,7 @@ from septet.drivers.sandbox.process.launch import LauncherProcess
 from septet.drivers.sandbox.process.output import OutputPipe
 from septet.drivers.sandbox.process.resolve import Host, Resolver
 from septet.drivers.sandbox.process.settings import ProcessSettings
-from septet.drivers.sandbox.process.skeleton import Skeleton, privileged_files, proc_masks
+from septet.drivers.sandbox.process.skeleton import Skeleton, known_privileged_files, proc_masks
 from septet.drivers.sandbox.process.spec import Header, Spec
 from septet.model.errors import Conflict, InvalidInput, NodeFull, NotFound, SeptetError, Unavailable
 from septet.model.instance import InstanceEvent, InstanceExit, InstanceInfo, InstanceStats
@@ -108,7 +108,8 @@ class ProcessSandbox:
         if self._walls:
             self._skeleton.prepare()
             self._resolver.proc_masks = proc_masks()
-            self._resolver.masks = privileged_files(self._skeleton.host_folders())
+            folders = self._skeleton.host_folders()
+            self._resolver.masks = known_privileged_files(folders, self._state / "privileged.json")
 
     def _clear_groups(self) -> None:
         with contextlib.suppress(OSError, ValueError):
@@ -132,7 +133,7 @@ class ProcessSandbox:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._walls:
             await self._egress.close()
-        self._cgroups.close()
+        await asyncio.to_thread(self._cgroups.close)
 
     def capabilities(self) -> Capabilities:
         return Capabilities(
@@ -256,7 +257,7 @@ class ProcessSandbox:
             rootless=spec.rootless,
             uid=spec.uid,
             gid=spec.gid,
-            family=self._resolver.family(instance.request.containers[0]),
+            family=self._resolver.family(instance.request),
         )
         await instance.attach(control, link, pipes)
         self._launcher.launch(header, child)

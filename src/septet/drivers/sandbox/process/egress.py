@@ -20,6 +20,7 @@ from septet.drivers.sandbox.process import egress_tools as tools
 from septet.model.errors import Conflict, InvalidInput, NodeFull, SeptetError, Unavailable
 from septet.ports.sandbox import Check
 
+_TABLES = "septet_"
 _TABLE_INSIDE, _CHAIN_INSIDE = "septet", "allow"
 
 
@@ -63,8 +64,8 @@ class Egress:
 
     def __init__(self, settings: EgressSettings | None = None) -> None:
         self._settings = settings or EgressSettings()
-        self._table = f"septet_{self._settings.tag}"
-        self._prefix = f"sv{self._settings.tag}"
+        self._table = _TABLES + self._settings.tag
+        self._prefix = rules.FAMILY + self._settings.tag
         (self._pool,) = rules.networks([self._settings.pool])
         self._opened = rules.networks(self._settings.opened)
         self._attached: dict[str, _Attached] = {}
@@ -88,6 +89,12 @@ class Egress:
         rules.parse_allow(allow, self._opened)
         for program in ("ip", "nft", "nsenter", *(["pasta"] if rootless else [])):
             tools.need(program)
+        if rootless and not tools.tunnel():
+            raise InvalidInput(
+                f"network mode egress needs {tools.TUNNEL}, which this user cannot open",
+                hint=f"chmod 0666 {tools.TUNNEL} (what udev gives it), or modprobe tun when it is missing",
+                details={"field": "network.mode"},
+            )
 
     async def attach(self, instance_id: str, pid: int, allow: tuple[str, ...], rootless: bool) -> None:
         """Gives the network namespace of `pid` a way out, only to `allow` when it is not empty.
@@ -143,8 +150,8 @@ class Egress:
         with contextlib.suppress(Unavailable):
             table = await tools.run("nft", "list", "table", "inet", self._table)
             await tools.nft(f"delete table inet {self._table}\n")
-            if rules.NO_ROUTER in table:
-                tools.forward(False)
+            if rules.NO_ROUTER in table and not await tools.tables(_TABLES):
+                tools.forward(False)  # nobody of ours needs it any more, and nobody else had it on
         self._ready = False
 
     async def close(self) -> None:
@@ -180,7 +187,8 @@ class Egress:
             if self._ready:
                 return
             await self.cleanup()
-            router = tools.forwarding()
+            # Another platform may have switched it on, for its instances only.
+            router = tools.forwarding() and not any(rules.NO_ROUTER in text for text in await tools.tables(_TABLES))
             text = rules.host_table(self._table, self._prefix, self._pool, self._opened, self.resolvers(), router)
             await tools.nft(text)
             if not router:
@@ -249,6 +257,9 @@ class Egress:
         """What this host can do, tried in throw-away namespaces: the host's own network is not touched."""
         rootless = os.geteuid() != 0
         found = [_tool(name) for name in ("ip", "nft", "nsenter", "unshare", *(["pasta"] if rootless else []))]
+        if rootless and not tools.tunnel():
+            lost, fix = "no network mode egress", f"chmod 0666 {tools.TUNNEL}"
+            found.append(Check(name="egress: tun", state="missing", detail="not accessible", cost=lost, fix=fix))
         if all(check.state == "ok" for check in found):
             found.append(await self._try_rules(rootless))
         servers = self.resolvers()

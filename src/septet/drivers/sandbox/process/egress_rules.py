@@ -32,6 +32,7 @@ PRIVATE = tuple(
 )
 MAX_ENTRIES = 64
 NO_ROUTER = "forwarding was off"
+FAMILY = "sv"  # interfaces of every platform on this host start so
 _NAME = re.compile(r"(?=.{1,253}$)(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
 
 
@@ -156,9 +157,9 @@ def host_table(
 ) -> str:
     """The table of a platform that runs as root; interfaces of instances are called `prefix` + key.
 
-    Without `router` this host forwarded nothing before, so nothing but our own may be forwarded now.
+    Without `router` this host forwarded nothing before, so nothing but instances' packets may be forwarded now.
     """
-    strict = "" if router else f'iifname != "{prefix}*" oifname != "{prefix}*" drop comment "{NO_ROUTER}"'
+    strict = "" if router else f'iifname != "{FAMILY}*" oifname != "{FAMILY}*" drop comment "{NO_ROUTER}"'
     return f"""
 table inet {table} {{{_common(opened, resolvers)}
   set members {{ type ifname . ipv4_addr; }}

@@ -17,6 +17,7 @@ from septet.model.errors import InvalidInput, Unavailable
 # Where Debian keeps each, and where an ordinary user's PATH does not look.
 PACKAGES = {"ip": "iproute2", "nft": "nftables", "nsenter": "util-linux", "unshare": "util-linux", "pasta": "passt"}
 _PATH = f"{os.defpath}:/usr/local/sbin:/usr/sbin:/sbin"
+TUNNEL = "/dev/net/tun"
 _TIMEOUT = 15.0
 # Without the first flag the gateway's address leads to servers on this host's loopback.
 _PASTA = ("--no-map-gw", "--config-net", "--ipv4-only", "--quiet", "--foreground")
@@ -37,6 +38,11 @@ def need(program: str) -> str:
         hint=f"apt install {PACKAGES[program]}",
         details={"field": "network.mode"},
     )
+
+
+def tunnel() -> bool:
+    """Whether this user may make the interface that pasta needs."""
+    return os.access(TUNNEL, os.R_OK | os.W_OK)
 
 
 async def run(program: str, *arguments: str, text: str = "") -> str:
@@ -121,6 +127,12 @@ async def interfaces(prefix: str) -> list[str]:
     """Names of the veth interfaces that start with `prefix`."""
     found = json.loads(await run("ip", "-json", "link", "show", "type", "veth") or "[]")
     return [link["ifname"] for link in found if link.get("ifname", "").startswith(prefix)]
+
+
+async def tables(prefix: str) -> list[str]:
+    """Text of each of this host's nftables tables whose name starts with `prefix`."""
+    names = [line.split()[-1] for line in (await run("nft", "list", "tables", "inet")).splitlines()]
+    return [await run("nft", "list", "table", "inet", name) for name in names if name.startswith(prefix)]
 
 
 def forwarding() -> bool:

@@ -26,7 +26,7 @@ def enter(spec: Spec) -> None:
     for item in spec.mounts:
         _mount(item, root + item.target, spec.empty)
     for path in spec.masks:
-        sys_.bind("/dev/null", root + path, sys_.ATTR_RDONLY | sys_.ATTR_NOSUID | sys_.ATTR_NOEXEC)
+        _mask(root + path)
     for name in _DEVICES:
         sys_.bind(f"/dev/{name}", f"{root}/dev/{name}", sys_.ATTR_NOSUID | sys_.ATTR_NOEXEC)
     _scratch(f"{root}/tmp", spec.tmp_bytes, 0)  # noqa: S108
@@ -105,4 +105,9 @@ def _proc(target: str, masks: list[str]) -> None:
         if os.path.isdir(path):  # noqa: PTH112
             sys_.mount("tmpfs", path, "tmpfs", flags | sys_.MS_RDONLY, "size=4096,mode=555")
         elif os.path.exists(path):  # noqa: PTH110
-            sys_.bind("/dev/null", path, sys_.ATTR_RDONLY | sys_.ATTR_NOSUID | sys_.ATTR_NOEXEC)
+            _mask(path)
+
+
+def _mask(path: str) -> None:
+    # No attributes: nothing can be done with the null device, and there are dozens of masks at every start.
+    sys_.mount("/dev/null", path, "", sys_.MS_BIND)

@@ -95,9 +95,10 @@ class Resolver:
         self.masks: list[str] = []
         self.proc_masks: list[str] = []
 
-    def family(self, container: Container) -> str:
-        runtime = self._runtimes.get(container.runtime)
-        return runtime.syscalls if runtime is not None else "wide"
+    def family(self, request: LaunchRequest) -> str:
+        """A task runs more than the interpreter: compilers, installers, whatever they start."""
+        runtime = self._runtimes.get(request.containers[0].runtime)
+        return runtime.syscalls if runtime is not None and request.kind == "serve" else "wide"
 
     def container(self, request: LaunchRequest) -> Container:
         """The one container of the request; InvalidInput."""

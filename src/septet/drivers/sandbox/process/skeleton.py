@@ -6,6 +6,7 @@ alternatives, the public certificates, the time zone.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -40,6 +41,18 @@ _TEXTS = {
 }
 # Files of /proc that runtimes read to size themselves, and that tell nothing of other tenants.
 _PROC_KEPT = frozenset({"cpuinfo", "meminfo", "stat", "uptime", "version", "filesystems", "loadavg", "sys"})
+# What changes when a package manager, or an administrator, puts programs below /usr.
+_PACKAGE_MARKS = (
+    "/var/lib/dpkg/status",
+    "/var/lib/rpm",
+    "/lib/apk/db/installed",
+    "/usr/bin",
+    "/usr/sbin",
+    "/usr/lib",
+    "/usr/libexec",
+    "/usr/local/bin",
+    "/usr/local/sbin",
+)
 
 
 class Skeleton:
@@ -135,25 +148,48 @@ def proc_masks() -> list[str]:
     return sorted(masks)
 
 
+def known_privileged_files(folders: list[str], cache: Path) -> list[str]:
+    """As `privileged_files`, from `cache` while no package was installed since: the search takes a second or two."""
+    marks = [str(path.stat().st_mtime_ns) for name in _PACKAGE_MARKS if (path := Path(name)).exists()]
+    key = [folders, marks]
+    try:
+        kept = json.loads(cache.read_text())
+        if kept["key"] == key:
+            return [str(path) for path in kept["files"] if Path(path).exists()]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # none yet, or a torn one: search
+    found = privileged_files(folders)
+    cache.write_text(json.dumps({"key": key, "files": found}))
+    return found
+
+
 def privileged_files(folders: list[str]) -> list[str]:
     """Files that would give rights to whoever runs them: setuid, setgid, with file capabilities.
 
     The mounts are nosuid anyway, so this only keeps them from being looked at and tried.
     """
     found: list[str] = []
-    for folder in folders:
-        for path, _, names in os.walk(folder):
-            for name in names:
-                whole = os.path.join(path, name)  # noqa: PTH118 - a hundred thousand files
-                try:
-                    mode = os.lstat(whole).st_mode
-                except OSError:
-                    continue
-                if not stat.S_ISREG(mode):
-                    continue
-                if mode & (stat.S_ISUID | stat.S_ISGID) or (mode & stat.S_IXOTH and _has_capability(whole)):
-                    found.append(whole)
+    pending = list(folders)
+    while pending:
+        try:
+            entries = os.scandir(pending.pop())
+        except OSError:
+            continue
+        with entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+                elif entry.is_file(follow_symlinks=False) and _gives_rights(entry):
+                    found.append(entry.path)
     return sorted(found)
+
+
+def _gives_rights(entry: os.DirEntry[str]) -> bool:
+    try:
+        mode = entry.stat(follow_symlinks=False).st_mode
+    except OSError:
+        return False
+    return bool(mode & (stat.S_ISUID | stat.S_ISGID)) or (bool(mode & stat.S_IXOTH) and _has_capability(entry.path))
 
 
 def _has_capability(path: str) -> bool:

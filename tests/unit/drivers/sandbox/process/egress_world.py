@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from septet.drivers.sandbox.process.egress import Egress, EgressSettings
-from septet.drivers.sandbox.process.egress_tools import addresses, forwarding, interfaces, need
+from septet.drivers.sandbox.process.egress_tools import addresses, forward, forwarding, interfaces, need
 from septet.model.errors import Conflict, InvalidInput
 
 PUBLIC, OTHER, RESOLVER, PRIVATE = "198.51.100.7", "198.51.100.8", "10.1.2.3", "192.168.7.7"
@@ -105,6 +106,7 @@ def ask(pid: int, *targets: str, user: bool = False) -> dict[str, str]:
 
 
 def build() -> None:
+    forward(False)  # a new namespace starts as its host is
     far = namespace()
     sh("ip", "link", "set", "lo", "up")
     sh("ip", "link", "add", "up0", "type", "veth", "peer", "name", "up1", "netns", str(far))
@@ -138,33 +140,37 @@ EVERYTHING += ["fd00:ec2::254:80", "127.0.0.1:80"]
 SETTINGS = EgressSettings(tag="abc", resolvers=(RESOLVER,), refresh=0.3, keep=0.4)
 
 
+CASES: dict[str, tuple[str, ...]] = {
+    "everything": (),
+    "network": (f"{PUBLIC}/32",),
+    "port": ("198.51.100.0/24:443",),
+    "name": ("allowed.test:80",),
+    "rebound": ("rebound.test",),
+    "overlap": ("198.51.100.0/24:443", f"{PUBLIC}:443", "198.51.100.0/25", OTHER),
+}
+
+
 async def allow_lists(egress: Egress, rootless: bool, hosts: Path) -> dict[str, object]:
     flags = ["--user", "--map-root-user"] if rootless else []
-    seen: dict[str, object] = {}
+    pids = {name: namespace(*flags) for name in ("unattached", *CASES)}
+    await asyncio.gather(*(egress.attach(name, pids[name], allow, rootless) for name, allow in CASES.items()))
+
+    async def asked(name: str, *targets: str) -> dict[str, str]:
+        return await asyncio.to_thread(ask, pids[name], *targets, user=rootless)
+
+    seen: dict[str, object] = dict(
+        zip(pids, await asyncio.gather(*(asked(name, *EVERYTHING) for name in pids)), strict=True)
+    )
     if not rootless:
         seen["host"] = ask(os.getpid(), *EVERYTHING)
-    before = namespace(*flags)
-    seen["unattached"] = ask(before, *EVERYTHING, user=rootless)
-    for name, allow in {
-        "everything": (),
-        "network": (f"{PUBLIC}/32",),
-        "port": ("198.51.100.0/24:443",),
-        "name": ("allowed.test:80",),
-        "rebound": ("rebound.test",),
-        "overlap": ("198.51.100.0/24:443", f"{PUBLIC}:443", "198.51.100.0/25", f"{OTHER}"),
-    }.items():
-        pid = namespace(*flags)
-        await egress.attach(name, pid, allow, rootless)
-        seen[name] = await asyncio.to_thread(ask, pid, *EVERYTHING, user=rootless)
-        if name == "name":
-            hosts.write_text(f"{OTHER} allowed.test\n")
-            await asyncio.sleep(1.2)
-            seen["moved"] = await asyncio.to_thread(ask, pid, f"{PUBLIC}:80", f"{OTHER}:80", user=rootless)
-        if name == "everything":
-            seen["twice"] = await refused(egress.attach(name, pid, (), rootless), Conflict)
-        await egress.detach(name)
-        if not rootless:
-            seen[f"{name} detached"] = ask(pid, f"{PUBLIC}:80")
+    hosts.write_text(f"{OTHER} allowed.test\n")
+    await asyncio.sleep(1.2)
+    seen["moved"] = await asked("name", f"{PUBLIC}:80", f"{OTHER}:80")
+    seen["twice"] = await refused(egress.attach("name", pids["name"], (), rootless), Conflict)
+    await asyncio.gather(*(egress.detach(name) for name in CASES))
+    if not rootless:
+        for name in CASES:
+            seen[f"{name} detached"] = await asked(name, f"{PUBLIC}:80")
     seen["own namespace"] = await refused(egress.attach("x", os.getpid(), (), rootless), InvalidInput)
     await egress.detach("unknown")
     return seen
@@ -204,19 +210,23 @@ async def as_root(hosts: Path) -> dict[str, object]:
     seen["closed"] = await state()
     broken = Egress(EgressSettings(tag="abe"))
     seen["dead process"] = await refused(broken.attach("dead", 2**22 - 1, (), False), OSError)
-    seen["taken"] = await crowded()
+    seen["crowded"] = await crowded()
     return seen
 
 
-async def crowded() -> bool:
-    """A second platform takes other addresses than the first."""
+async def crowded() -> dict[str, object]:
+    """Two platforms on one host, of which the first leaves first."""
     first, second = Egress(EgressSettings(tag="001")), Egress(EgressSettings(tag="002"))
-    await first.attach("a", namespace(), (), False)
-    await second.attach("a", namespace(), (), False)
-    both = {"198.18.0.1", "198.18.0.5"} <= await addresses()
+    one, two = namespace(), namespace()
+    await first.attach("a", one, (), False)
+    await second.attach("a", two, (), False)
+    seen: dict[str, object] = {"both have addresses": {"198.18.0.1", "198.18.0.5"} <= await addresses()}
+    seen["first"], seen["second"] = ask(one, f"{PUBLIC}:80"), ask(two, f"{PUBLIC}:80")
     await first.close()
+    seen["second alone"], seen["forwarding"] = ask(two, f"{PUBLIC}:80"), forwarding()
     await second.close()
-    return both
+    seen["after"] = await state()
+    return seen
 
 
 async def state() -> dict[str, object]:
@@ -283,6 +293,8 @@ def main(part: str) -> None:
     finally:
         for child in children:
             child.kill()
+        if part != "user":
+            shutil.rmtree(hosts.parent)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -43,7 +44,7 @@ def world(part: str) -> dict[str, Any]:
         [*APART, sys.executable, str(WORLD), part],
         capture_output=True,
         timeout=120,
-        env={"PYTHONPATH": str(ROOT / "src"), "PATH": "/usr/bin:/bin:/usr/sbin:/sbin"},
+        env={"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), *sys.path]), "PATH": "/usr/bin:/bin:/usr/sbin:/sbin"},
     )
     assert done.returncode == 0, done.stderr.decode()[-3000:]
     found: dict[str, Any] = json.loads(done.stdout)
@@ -61,6 +62,8 @@ def as_root() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def as_user() -> dict[str, Any]:
+    if not egress_tools.tunnel():
+        pytest.skip(f"this user cannot open {egress_tools.TUNNEL}, so pasta cannot work")
     return world("world")
 
 
@@ -92,7 +95,15 @@ def test_nothing_is_left_behind(as_root: dict[str, Any]) -> None:
     assert len(as_root["running"]["interfaces"]) == 2
     assert as_root["cleaned"] == as_root["closed"] == NOTHING
     assert all(not reached(as_root[case]) for case in as_root if case.endswith(" detached"))
-    assert as_root["dead process"] and as_root["own namespace"] and as_root["twice"] and as_root["taken"]
+    assert as_root["dead process"] and as_root["own namespace"] and as_root["twice"]
+
+
+def test_two_platforms_share_a_host(as_root: dict[str, Any]) -> None:
+    seen = as_root["crowded"]
+    assert seen["both have addresses"] and seen["forwarding"]
+    for case in ("first", "second", "second alone"):
+        assert seen[case] == {"198.51.100.7:80": "open"}
+    assert seen["after"] == NOTHING
 
 
 def test_pasta_ends_with_its_instance(as_user: dict[str, Any]) -> None:
@@ -112,8 +123,16 @@ def test_the_probe_says_that_it_works(way: str, request: pytest.FixtureRequest) 
     assert set(request.getfixturevalue(way)["checks"].values()) == {"ok"}
 
 
+async def test_a_closed_tunnel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(egress_tools, "tunnel", lambda: False)
+    with pytest.raises(InvalidInput, match="/dev/net/tun"):
+        Egress().check((), True)
+    Egress().check((), False)
+
+
 async def test_a_missing_program_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     find = egress_tools.find
+    monkeypatch.setattr(egress_tools, "tunnel", lambda: True)
     monkeypatch.setattr(egress_tools, "find", lambda name: None if name == "pasta" else find(name))
     with pytest.raises(InvalidInput, match="apt install passt"):
         await Egress().attach("a", 1, (), True)

@@ -1,0 +1,39 @@
+"""What the connections of one listener share."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from septet.dataplane.answer import DateLine, Flusher
+from septet.dataplane.correlation import PLATFORM_NAMES, PLATFORM_PREFIXES
+from septet.dataplane.deadlines import Deadlines
+from septet.dataplane.dispatch import Dispatcher, ListenerFacts, Loop
+from septet.dataplane.ids import IdSource
+from septet.wire.fields import Fields, FieldsCache, parse_request_fields
+
+if TYPE_CHECKING:
+    from septet.dataplane.front import Front
+
+
+class Desk:
+    """One per listener; `draining` once no further request is wanted, `on_empty` when the last one has left."""
+
+    def __init__(self, loop: Loop, dispatcher: Dispatcher, facts: ListenerFacts) -> None:
+        self.loop = loop
+        self.dispatcher = dispatcher
+        self.facts = facts
+        self.settings = facts.settings
+        self.deadlines = Deadlines(loop)
+        self.ids = IdSource()
+        self.date = DateLine()
+        self.flusher = Flusher(loop)
+        self.parse = FieldsCache(_parse_fields)
+        self.connections: set[Front] = set()
+        self.draining = False
+        self.on_empty = asyncio.Event()
+
+
+def _parse_fields(block: bytes) -> Fields:
+    """The platform's own lines are cut here, so that a caller's never pass for them."""
+    return parse_request_fields(block, PLATFORM_NAMES, PLATFORM_PREFIXES)

@@ -1,0 +1,249 @@
+"""Namespaces, tokens, secrets, quotas, budgets, and the inner gateway."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from septet_platform import Platform
+
+ECHO = {"main.py": "def handle(request, context):\n    return request.body\n"}
+SLEEP = {
+    "main.py": "import time\ndef handle(request, context):\n    time.sleep(float(request.body))\n    return 'ok'\n"
+}
+
+
+def token(platform: Platform, name: str, namespaces: list[str], verbs: list[str], **more: object) -> str:
+    body = {"name": name, "namespaces": namespaces, "verbs": verbs, **more}
+    return str(platform.api("POST", "/tokens", body)["token"])
+
+
+def test_a_token_reaches_its_namespace_and_its_verbs_alone(platform: Platform) -> None:
+    platform.api("PUT", "/namespaces/red", {"spec": {}})
+    platform.api("PUT", "/namespaces/blue", {"spec": {}})
+    platform.deploy("f", ECHO, namespace="red")
+    platform.deploy("f", ECHO, namespace="blue")
+    caller = token(platform, "red-caller", ["red"], ["functions:invoke"])
+    assert platform.call("f", body=b"x", namespace="red", token=caller).body == b"x"
+    assert platform.call("f", body=b"x", namespace="blue", token=caller).status == 403
+    assert platform.request("GET", "/septet/v1/namespaces/red/functions", token=caller).status == 403
+    platform.api("DELETE", "/tokens/red-caller")
+    end = time.monotonic() + 5
+    while platform.call("f", body=b"x", namespace="red", token=caller).status != 401:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_secret_is_a_file_and_a_variable_and_is_never_told(platform: Platform) -> None:
+    data = {"PASSWORD": base64.b64encode(b"canary-5d1f").decode()}
+    platform.api("PUT", "/namespaces/default/secrets/db", {"data": data})
+    source = {
+        "main.py": "import os\ndef handle(request, context):\n"
+        "    return {'env': os.environ['DB_PASSWORD'], 'file': open('/run/secrets/db/PASSWORD').read()}\n"
+    }
+    use = {"name": "db", "env": True, "files": True, "prefix": "DB_"}
+    platform.deploy("keeper", source, secrets=[use])
+    assert platform.call("keeper").json == {"env": "canary-5d1f", "file": "canary-5d1f"}
+    listed = platform.request("GET", "/septet/v1/namespaces/default/secrets/db").text
+    assert "PASSWORD" in listed
+    assert "canary-5d1f" not in listed
+    for path in platform.data.rglob("*"):
+        if path.is_file():
+            assert b"canary-5d1f" not in path.read_bytes(), path
+
+
+def test_a_namespaces_rate_is_kept(platform: Platform) -> None:
+    platform.api("PUT", "/namespaces/slow", {"spec": {"quota": {"requests": 1, "burst": 2}}})
+    platform.deploy("f", ECHO, namespace="slow")
+    answers = [platform.call("f", body=b"x", namespace="slow") for _ in range(8)]
+    refused = [a for a in answers if a.status == 429]
+    assert refused
+    assert refused[0].json["type"] == "urn:septet:error:quota-exceeded"
+    assert int(refused[0].headers["retry-after"]) >= 1
+
+
+def test_memory_of_all_instances_stays_below_the_budget(tmp_path: Path) -> None:
+    with Platform(tmp_path / "data", "--memory-budget", "512") as platform:
+        for name in ("a", "b"):
+            platform.deploy(name, SLEEP, limits={"memory": 128, "queue_timeout": 20}, scale={"max": 4})
+        most = 0
+        stop = threading.Event()
+
+        def watch() -> None:
+            nonlocal most
+            while not stop.is_set():
+                most = max(most, platform.api("GET", "/node")["memory_used"])
+                time.sleep(0.02)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        with ThreadPoolExecutor(16) as clients:
+            answers = list(clients.map(lambda i: platform.call("ab"[i % 2], body=b"0.3"), range(32)))
+        stop.set()
+        watcher.join()
+        assert {a.status for a in answers} == {200}
+        assert 0 < most <= 512
+        # Idle ones make room for a function that needs it.
+        platform.deploy("big", ECHO, limits={"memory": 512})
+        assert platform.call("big", body=b"x").body == b"x"
+
+
+def test_a_full_node_says_memory(tmp_path: Path) -> None:
+    with Platform(tmp_path / "data", "--memory-budget", "256") as platform:
+        platform.deploy("one", SLEEP, limits={"memory": 256})
+        platform.deploy("two", SLEEP, limits={"memory": 256})
+        with ThreadPoolExecutor(2) as clients:
+            long = clients.submit(platform.call, "one", body=b"6")
+            time.sleep(1)
+            refused = platform.call("two", body=b"0")
+            assert refused.status == 503
+            assert "memory" in refused.json["detail"]
+            assert "retry-after" in refused.headers
+            assert long.result().status == 200
+
+
+def test_one_functions_queue_does_not_slow_another(platform: Platform) -> None:
+    platform.deploy("flooded", SLEEP, scale={"max": 1}, limits={"queue": 10_000, "queue_timeout": 60})
+    platform.deploy("calm", ECHO, scale={"min": 1, "max": 1})
+
+    def p95() -> float:
+        times = []
+        for _ in range(60):
+            began = time.monotonic()
+            assert platform.call("calm", body=b"x").status == 200
+            times.append(time.monotonic() - began)
+        return sorted(times)[56]
+
+    alone = p95()
+    stop = threading.Event()
+
+    def flood() -> None:
+        links = []
+        while not stop.is_set() and len(links) < 150:
+            link = platform.connection()
+            link.request("POST", "/fn/default/flooded/", b"0.2", {"Authorization": f"Bearer {platform.token}"})
+            links.append(link)
+        stop.wait()
+        for link in links:
+            link.close()
+
+    floods = [threading.Thread(target=flood) for _ in range(4)]
+    for thread in floods:
+        thread.start()
+    time.sleep(1.5)
+    crowded = p95()
+    stop.set()
+    for thread in floods:
+        thread.join()
+    assert crowded < max(2 * alone, alone + 0.05), (alone, crowded)
+
+
+INNER = {
+    "main.py": """
+import json, os, urllib.request, urllib.error
+
+def fetch(path, method="GET", token=None):
+    request = urllib.request.Request(os.environ["SEPTET_GATEWAY"] + path, method=method)
+    if token:
+        request.add_header("Authorization", "Bearer " + token)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+def handle(request, context):
+    ask = request.json()
+    token = None
+    if ask.get("token"):
+        token = open("/run/septet/token").read().strip()
+    return list(fetch(ask["path"], token=token))
+"""
+}
+
+
+def test_the_inner_gateway_serves_the_namespaces_own_functions(platform: Platform) -> None:
+    platform.api("PUT", "/namespaces/other", {"spec": {}})
+    platform.deploy("callee", {"main.py": "def handle(request, context):\n    return 'hi ' + request.path\n"})
+    platform.deploy("hidden", ECHO, namespace="other")
+    platform.deploy("caller", INNER, limits={"timeout": 20})
+
+    def ask(path: str) -> tuple[int, str]:
+        status, body = platform.call("caller", body=json.dumps({"path": path})).json
+        return status, body
+
+    assert ask("/fn/default/callee/x") == (200, "hi /x")
+    assert ask("/fn/other/hidden/")[0] == 403
+    assert ask("/septet/v1/namespaces/default/functions")[0] == 401
+    assert ask("/septet/v1/tokens")[0] == 401
+
+
+def test_a_granted_token_reaches_the_api_for_its_namespace(platform: Platform) -> None:
+    platform.deploy("manager", INNER, platform=["functions:read"], limits={"timeout": 20})
+
+    def ask(path: str) -> tuple[int, str]:
+        status, body = platform.call("manager", body=json.dumps({"path": path, "token": True})).json
+        return status, body
+
+    status, body = ask("/septet/v1/namespaces/default/functions")
+    assert status == 200
+    assert "manager" in [item["meta"]["name"] for item in json.loads(body)["items"]]
+    assert ask("/septet/v1/namespaces/other/functions")[0] in (403, 404)
+    assert ask("/septet/v1/namespaces/default/secrets")[0] == 403
+    assert ask("/septet/v1/tokens")[0] == 403
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/septet/v1/audit", "/septet/v1/node"])
+def test_what_is_the_operators_needs_the_operators_token(platform: Platform, path: str) -> None:
+    assert platform.request("GET", path, token=None).status == 401
+    reader = token(platform, f"reader{path.replace('/', '-')}", ["default"], ["functions:*"])
+    assert platform.request("GET", path, token=reader).status == 403
+    assert platform.request("GET", path).status == 200
+
+
+def test_logs_and_records_of_a_call(platform: Platform) -> None:
+    source = {
+        "main.py": "def handle(request, context):\n    print('line of', request.body.decode())\n    return 'ok'\n"
+    }
+    platform.deploy("chatty", source)
+    got = platform.call("chatty", body=b"call-77")
+    invocation = got.headers["septet-invocation-id"]
+    path = f"/septet/v1/namespaces/default/functions/chatty/logs?invocation={invocation}"
+    lines = [json.loads(line) for line in platform.request("GET", path).text.splitlines() if line]
+    assert [line["text"] for line in lines] == ["line of call-77"]
+    record = platform.api("GET", f"/namespaces/default/invocations/{invocation}")
+    assert (record["status"], record["function"], record["revision"]) == (200, "chatty", "chatty-00001")
+    metrics = platform.request("GET", "/metrics").text
+    assert 'faas_invocations_total{function="chatty",namespace="default"' in metrics
+
+
+def test_the_audit_log_says_who_did_what(platform: Platform) -> None:
+    platform.deploy("audited", ECHO)
+    entries = platform.api("GET", "/audit?limit=50")["items"]
+    mine = [e for e in entries if e["name"] == "audited"]
+    assert mine[-1]["who"] == "admin"
+    assert mine[-1]["outcome"] == "ok"
+    assert mine[-1]["remote"] == "127.0.0.1"
+
+
+def test_a_listener_may_take_calls_without_a_token(tmp_path: Path) -> None:
+    with Platform(tmp_path / "data", "--listener", "open,address=127.0.0.1:0,anonymous=default") as platform:
+        platform.api("PUT", "/namespaces/closed", {"spec": {}})
+        platform.deploy("f", ECHO)
+        platform.deploy("f", ECHO, namespace="closed")
+        assert platform.call("f", body=b"x", token=None).status == 401
+        platform.url = platform.listeners["open"]
+        assert platform.call("f", body=b"x", token=None).body == b"x"
+        assert platform.call("f", body=b"x", namespace="closed", token=None).status == 401
+        assert platform.request("GET", "/septet/v1/namespaces", token=None).status == 401
+
+
+def test_a_listener_for_strangers_is_refused_off_the_loopback(tmp_path: Path) -> None:
+    platform = Platform(tmp_path / "data", "--listener", "open,address=0.0.0.0:0,anonymous=default")
+    with pytest.raises(AssertionError, match="loopback"):
+        platform.start()

@@ -13,6 +13,7 @@ class Connection extends Duplex {
     this.call = call;
     this.request = request;
     this.reading = false;
+    this.bodyEnded = false;
     this.replies = new ReplyParser(call, request);
     this.remoteAddress = (request.headers["x-forwarded-for"] || "127.0.0.1").split(",")[0].trim();
     this.done = new Promise((resolve, reject) => {
@@ -45,12 +46,13 @@ class Connection extends Duplex {
   uncork() {}
 
   _read() {
-    if (this.reading) return;
+    if (this.reading || this.bodyEnded) return;
     this.reading = true;
     this.call.piece().then(
       (chunk) => {
         this.reading = false;
         if (chunk === null) {
+          this.bodyEnded = true;
           if (this.chunked) this.push("0\r\n\r\n");
           if (this.upgrade) this.push(null);
         } else if (this.chunked) {

@@ -43,9 +43,7 @@ def test_what_was_acknowledged_survives_kills_at_random(own_platform: Platform) 
         stop.set()
         writer.join()
         platform.start()
-        listed = {
-            item["meta"]["name"]: item["meta"] for item in platform.api("GET", "/namespaces?limit=1000")["items"]
-        }
+        listed = {item["meta"]["name"]: item["meta"] for item in platform.api("GET", "/namespaces?limit=1000")["items"]}
         for name, uid in written.items():
             if name not in deleted:
                 assert name in listed, f"{name} was acknowledged and is gone"

@@ -23,9 +23,8 @@ def bench(options: Options) -> list[Row]:
         platform.deploy("keep", HELLO, env={"MARK": MARK}, scale={"min": 1})
         for number in range(options.rounds):
             for kill in (True, False):
-                kept = _write_and_end(
-                    platform, options.random.uniform(0.2, 1.2), kill, f"r{number}{'k' if kill else 's'}"
-                )
+                after = options.random.uniform(0.2, 1.2)
+                kept = _write_and_end(platform, after, kill, f"r{number}{'k' if kill else 's'}")
                 time.sleep(2)
                 left = _orphans()
                 begin = time.perf_counter()

@@ -58,7 +58,12 @@ def host(walled: Platform) -> Iterator[dict[str, Any]]:
         listener.bind("\0" + name)
         listener.listen(8)
         yield {
-            "canaries": [str(canary), str(walled.data), str(walled.data / "septet.db"), *map(str, walled.data.glob("*"))],
+            "canaries": [
+                str(canary),
+                str(walled.data),
+                str(walled.data / "septet.db"),
+                *map(str, walled.data.glob("*")),
+            ],
             "abstract": [name],
             "host_port": urllib.parse.urlsplit(walled.url).port,
             "ipc_key": SHM_KEY,

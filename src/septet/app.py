@@ -18,8 +18,8 @@ from typing import Any
 
 import septet
 from septet import registry
-from septet.apis.native.app import NativeApi, NativeSettings
-from septet.apis.native.calls import CALL_ROUTES, OWN_PREFIXES
+from septet.apis.native.app import NativeSettings
+from septet.apis.native.surface import MakeSurface
 from septet.build.builder import BuildSettings, SourceBuilder
 from septet.build.cache import BuildCache
 from septet.build.task import TaskRunner
@@ -27,7 +27,7 @@ from septet.control.loop import Control
 from septet.control.settings import ControlSettings
 from septet.control.view import View
 from septet.dataplane.admission import Admission
-from septet.dataplane.calls import Calls, Inner
+from septet.dataplane.calls import Calls
 from septet.dataplane.certificates import Certificate, Certificates
 from septet.dataplane.dispatch import ListenerFacts
 from septet.dataplane.front import FrontDesk
@@ -35,6 +35,7 @@ from septet.dataplane.listener import Listener
 from septet.dataplane.metrics import Metrics
 from septet.dataplane.pool import InstancePool
 from septet.dataplane.router import Router
+from septet.dataplane.surfaces import Surface, Surfaces, shared_claims
 from septet.dataplane.table import Table
 from septet.drivers.blobs.files import FileBlobs
 from septet.drivers.blobs.trees import DirectoryTrees
@@ -57,7 +58,7 @@ from septet.service.context import Ports, ServiceSettings
 from septet.service.restore import check_empty
 from septet.service.restore import restore as restore_archive
 from septet.service.service import Service
-from septet.settings import Settings
+from septet.settings import ListenerSettings, Settings
 
 log = logging.getLogger("septet")
 
@@ -114,6 +115,7 @@ class Platform:
     clock: SystemClock = field(default_factory=SystemClock)
     ready: bool = False
     stopping: bool = False
+    listeners: dict[str, Listener] = field(default_factory=dict)
 
     async def open(self) -> None:
         """State, drivers, control, data plane; nothing listens yet."""
@@ -203,47 +205,64 @@ class Platform:
             ),
             self.credentials,
         )
-        native = NativeApi(
-            self.service,
-            NativeSettings(
-                version=septet.__version__, ready=self._readiness, public_metrics=self.settings.public_metrics
-            ),
-        )
+        self.surfaces = {
+            listener.name: Surfaces(self._surfaces(listener), frozenset(listener.anonymous))
+            for listener in self.settings.listeners()
+        }
         self.metrics.gauges(self._gauges)
         self.calls = Calls(
             router=Router(self.table, random.random),
             admission=Admission(self.table, self.credentials.authenticate, self.clock.now, self.clock.wall),
             pool=self.pool,
             demand=self.control.scaler,
-            call_routes=CALL_ROUTES,
-            control=native,
-            own_prefixes=OWN_PREFIXES,
             logs=self.logs,
             metrics=self.metrics,
             loop=loop,
         )
 
+    def _surfaces(self, listener: ListenerSettings) -> list[Surface]:
+        """The APIs of a listener, in its order; InvalidInput for an unknown one."""
+        found = []
+        for name in listener.apis:
+            make: MakeSurface = registry.load(registry.APIS, name)
+            native = NativeSettings(
+                version=septet.__version__, ready=self._readiness, public_metrics=self.settings.public_metrics
+            )
+            face = make(self.service, native, listener.namespace)
+            found.append(Surface(name, face.call_routes, face.prefixes, face.app))
+        for claim in shared_claims(found):
+            log.warning("listener %s: %s", listener.name, claim)
+        return found
+
     async def listen(self) -> None:
-        """Binds the main listener."""
+        """Binds every listener."""
         pairs = zip(self.settings.tls_cert, self.settings.tls_key, strict=True)
         certificates = tuple(Certificate(Path(cert), Path(key)) for cert, key in pairs)
-        self.listener = Listener(
-            self.calls,
-            ListenerFacts(name="native", secure=bool(certificates), trusted=self.settings.trusted_proxies),
-            address=self.settings.listen,
-            certificates=Certificates(certificates) if certificates else None,
-        )
-        await self.listener.start()
-        self.url = self.listener.url
+        for wanted in self.settings.listeners():
+            listener = Listener(
+                self.calls,
+                ListenerFacts(
+                    name=wanted.name,
+                    secure=wanted.tls,
+                    trusted=self.settings.trusted_proxies,
+                    context=self.surfaces[wanted.name],
+                ),
+                address=wanted.address,
+                certificates=Certificates(certificates) if wanted.tls else None,
+            )
+            await listener.start()
+            self.listeners[wanted.name] = listener
         self.ready = True
 
-    url = ""
+    @property
+    def url(self) -> str:
+        """Where the main listener is; empty before it is bound."""
+        return next((listener.url for listener in self.listeners.values()), "")
 
     async def close(self) -> None:
         """Lets calls end, then instances, then state."""
         self.stopping = True
-        if hasattr(self, "listener"):
-            await self.listener.drain(self.settings.drain_timeout)
+        await asyncio.gather(*(each.drain(self.settings.drain_timeout) for each in self.listeners.values()))
         self.calls.close()
         await self.control.stop()
         await self.sandbox.close()
@@ -288,7 +307,8 @@ class Platform:
         """A connection from inside an instance: its own desk, which knows who is there."""
         desk = self.desks.get(instance.id)
         if desk is None:
-            facts = ListenerFacts(name="inner", context=Inner(instance))
+            main = next(iter(self.surfaces.values()))
+            facts = ListenerFacts(name="inner", context=main.behind(instance))
             desk = self.desks[instance.id] = FrontDesk(asyncio.get_running_loop(), self.calls, facts)
         return desk()
 
@@ -331,7 +351,7 @@ async def _serve(settings: Settings, on_ready: OnReady) -> int:
                 "token": platform.admin_token,
                 "data_dir": str(settings.data_dir),
                 "pid": os.getpid(),
-                "listeners": {"native": platform.url},
+                "listeners": {name: listener.url for name, listener in platform.listeners.items()},
             }
         )
         await stop.wait()

@@ -12,6 +12,9 @@ import msgspec
 from septet.model.errors import InvalidInput
 from septet.model.runtime import Runtime
 
+APIS = {
+    "native": "septet.apis.native.surface:surface",
+}
 SANDBOXES = {
     "process": "septet.drivers.sandbox.process.driver:ProcessSandbox",
 }
@@ -19,7 +22,7 @@ CONTRACTS = {
     "frames": "septet.drivers.contract.frames:FramesContract",
     "http1": "septet.drivers.contract.http1:Http1Contract",
 }
-RUNTIMES = ("python", "exec", "http", "binary")
+RUNTIMES = ("python", "node", "ruby", "go", "exec", "http", "binary")
 
 _RUNTIME_ROOT = Path(__file__).parent / "runtimes"
 

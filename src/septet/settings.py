@@ -5,6 +5,7 @@ Precedence: flag, then environment (SEPTET_<NAME>), then default. A flag that wa
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -59,6 +60,29 @@ def default_data_dir() -> Path:
 
 
 @dataclass(frozen=True)
+class ListenerSettings:
+    """One address that the platform serves."""
+
+    name: str
+    """What the ready line and the records call it."""
+
+    address: str
+    """HOST:PORT; port 0 picks a free one."""
+
+    apis: tuple[str, ...] = ("native",)
+    """Which APIs it speaks; a path that two of them claim goes to the first named."""
+
+    namespace: str = "default"
+    """For APIs whose addresses name none."""
+
+    anonymous: tuple[str, ...] = ()
+    """Namespaces whose functions may be called here without a token; on a loopback address only."""
+
+    tls: bool = False
+    """Whether it serves TLS with the platform's certificates."""
+
+
+@dataclass(frozen=True)
 class Settings:
     """What `septet up` runs with."""
 
@@ -83,6 +107,9 @@ class Settings:
     tls_key: tuple[str, ...] = ()
     """The keys of `tls_cert`, in the same order."""
 
+    listener: tuple[str, ...] = ()
+    """Further listeners, each as NAME,address=HOST:PORT[,apis=A+B][,namespace=NS][,anonymous=NS+NS][,tls=yes]."""
+
     public_metrics: bool = False
     """Serve /metrics without a token."""
 
@@ -101,6 +128,17 @@ class Settings:
     build_env: Mapping[str, str] = field(default_factory=dict)
     """What every build finds in its environment."""
 
+    def listeners(self) -> tuple[ListenerSettings, ...]:
+        """The main listener, and the further ones. InvalidInput names what is wrong."""
+        main = ListenerSettings(name="native", address=self.listen, tls=bool(self.tls_cert))
+        found = (main, *(parse_listener(text) for text in self.listener))
+        names = [each.name for each in found]
+        if len(set(names)) != len(names):
+            raise InvalidInput(f"two listeners have one name: {', '.join(names)}")
+        if any(each.tls for each in found) and not self.tls_cert:
+            raise InvalidInput("a listener with tls=yes needs --tls-cert and --tls-key")
+        return found
+
     @property
     def address(self) -> tuple[str, int]:
         """The main listener's host and port."""
@@ -114,6 +152,44 @@ def parse_address(text: str) -> tuple[str, int]:
     if not sep or not host or not port.isdigit() or int(port) > 65535:
         raise InvalidInput(f"{text!r} is no HOST:PORT", hint="for example 127.0.0.1:8080, or port 0 for a free one")
     return host, int(port)
+
+
+_LISTENER_KEYS = ("address", "apis", "namespace", "anonymous", "tls")
+
+
+def parse_listener(text: str) -> ListenerSettings:
+    """ "web,address=127.0.0.1:9000,anonymous=demo" -> its settings; InvalidInput."""
+    name, _, rest = text.partition(",")
+    pairs = dict(part.partition("=")[::2] for part in rest.split(",") if part)
+    unknown = [key for key in pairs if key not in _LISTENER_KEYS]
+    if unknown or not name or "=" in name or "address" not in pairs:
+        raise InvalidInput(
+            f"{text!r} describes no listener" + (f": {unknown[0]!r} is no part of one" if unknown else ""),
+            hint="write NAME,address=HOST:PORT and, if wanted, apis=, namespace=, anonymous=, tls=yes",
+        )
+    host, _ = parse_address(pairs["address"])
+    anonymous = tuple(part for part in pairs.get("anonymous", "").split("+") if part)
+    if anonymous and not is_loopback(host):
+        raise InvalidInput(
+            f"the listener {name!r} would let strangers call without a token: {host} is no loopback address",
+            hint="listen on 127.0.0.1, or leave anonymous out",
+        )
+    return ListenerSettings(
+        name=name,
+        address=pairs["address"],
+        apis=tuple(part for part in pairs.get("apis", "native").split("+") if part),
+        namespace=pairs.get("namespace", "default"),
+        anonymous=anonymous,
+        tls=pairs.get("tls", "no") == "yes",
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this host can reach the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def load(flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:
@@ -133,7 +209,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> 
     values["data_dir"] = Path(values.get("data_dir") or default_data_dir()).absolute()
     values.setdefault("build_env", {name: env[name] for name in BUILD_ENVIRONMENT if name in env})
     settings = Settings(**values)
-    _ = settings.address
+    _ = settings.address, settings.listeners()
     if len(settings.tls_cert) != len(settings.tls_key):
         raise InvalidInput("as many --tls-key as --tls-cert are needed, in the same order")
     return settings
@@ -146,7 +222,8 @@ def _parse(name: str, text: str) -> Any:
             raise InvalidInput(f"SEPTET_{name.upper()}={text!r} is neither true nor false")
         return text.lower() in ("1", "true", "yes")
     if isinstance(default, tuple):
-        return tuple(part for part in text.split(",") if part)
+        # Listeners hold commas themselves.
+        return tuple(part for part in text.split(";" if name == "listener" else ",") if part)
     try:
         return type(default)(text) if isinstance(default, int | float) else text
     except ValueError as error:

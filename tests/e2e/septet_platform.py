@@ -74,6 +74,7 @@ class Platform:
             raise AssertionError(f"septet up did not get ready:\n{self.log.read_text()[-4000:]}")
         facts = json.loads(line)
         self.url, self.token, self.pid = facts["url"], facts["token"], facts["pid"]
+        self.listeners: dict[str, str] = facts["listeners"]
         return self
 
     def stop(self, timeout: float = 40) -> int:

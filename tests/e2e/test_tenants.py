@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import threading
 import time
@@ -123,7 +124,7 @@ def test_one_functions_queue_does_not_slow_another(platform: Platform) -> None:
     stop = threading.Event()
 
     def flood() -> None:
-        links = []
+        links: list[http.client.HTTPConnection] = []
         while not stop.is_set() and len(links) < 150:
             link = platform.connection()
             link.request("POST", "/fn/default/flooded/", b"0.2", {"Authorization": f"Bearer {platform.token}"})
@@ -229,3 +230,21 @@ def test_the_audit_log_says_who_did_what(platform: Platform) -> None:
     assert mine[-1]["who"] == "admin"
     assert mine[-1]["outcome"] == "ok"
     assert mine[-1]["remote"] == "127.0.0.1"
+
+
+def test_a_listener_may_take_calls_without_a_token(tmp_path: Path) -> None:
+    with Platform(tmp_path / "data", "--listener", "open,address=127.0.0.1:0,anonymous=default") as platform:
+        platform.api("PUT", "/namespaces/closed", {"spec": {}})
+        platform.deploy("f", ECHO)
+        platform.deploy("f", ECHO, namespace="closed")
+        assert platform.call("f", body=b"x", token=None).status == 401
+        platform.url = platform.listeners["open"]
+        assert platform.call("f", body=b"x", token=None).body == b"x"
+        assert platform.call("f", body=b"x", namespace="closed", token=None).status == 401
+        assert platform.request("GET", "/septet/v1/namespaces", token=None).status == 401
+
+
+def test_a_listener_for_strangers_is_refused_off_the_loopback(tmp_path: Path) -> None:
+    platform = Platform(tmp_path / "data", "--listener", "open,address=0.0.0.0:0,anonymous=default")
+    with pytest.raises(AssertionError, match="loopback"):
+        platform.start()

@@ -35,6 +35,12 @@ PEM = click.Path(exists=True, dir_okay=False)
 @click.option("--tls-cert", multiple=True, type=PEM, help="Serve TLS with this certificate chain; one per host name.")
 @click.option("--tls-key", multiple=True, type=PEM, help="The certificate's key; as many, in the same order.")
 @click.option("--memory-budget", type=click.IntRange(min=1), metavar="MIB", help="Memory of all instances together.")
+@click.option(
+    "--listener",
+    multiple=True,
+    metavar="NAME,address=HOST:PORT,...",
+    help="A further listener: also apis=A+B, namespace=NS, anonymous=NS+NS (no token asked), tls=yes.",
+)
 @click.option("--public-metrics", is_flag=True, default=None, help="/metrics needs no token.")
 @click.option("--drain-timeout", metavar="TIME", help="How long running calls get at the end.  [default: 30s]")
 @click.option("--log-bytes", type=click.IntRange(min=65536), metavar="BYTES", help="Log kept of each function.")

@@ -23,15 +23,18 @@ class Room:
         self._pool = pool
         self._node = Budget(settings.memory, settings.instances)
 
-    def make(self, revision: Revision) -> tuple[str, ...]:
+    def make(self, revision: Revision, claim: bool) -> tuple[str, ...]:
         """The instances that have to go for one more of `revision`: idle ones, or, when it has none at all, busy
-        ones of those who have most; they finish their calls. Raises NodeFull or QuotaExceeded."""
+        ones of those who have most; they finish their calls. Without a `claim` (nobody waits for it) nothing goes
+        for it: else two functions would take each other's idle instances for ever. Raises NodeFull, QuotaExceeded."""
         memory = revision.spec.template.limits.memory
         key = (revision.meta.namespace, revision.meta.name)
         live = [member for member in self._fleet.members() if member.live]
         least = self._least(live)
         occupants = {member.id: self._occupant(member, least) for member in live}
-        fair = least if not any(member.key == key for member in live) else None
+        if not claim:
+            occupants = {id: occupant._replace(idle_since=None) for id, occupant in occupants.items()}
+        fair = least if claim and not any(member.key == key for member in live) else None
         own = [occupants[member.id] for member in live if member.key[0] == revision.meta.namespace]
         going = self._within_quota(revision, memory, own, fair)
         rest = [occupant for occupant in occupants.values() if occupant.id not in going]

@@ -297,7 +297,10 @@ class Scaler:
     def _start(self, key: RevisionKey, revision: Revision, standing: Standing, waiting: int) -> bool:
         """Begins one instance, making room for it; False when there is none or it cannot be begun."""
         try:
-            going = self._room.make(revision)
+            count = self._count(key)
+            short = count.ready + count.starting < revision.spec.template.scale.min
+            claim = bool(waiting) or standing.on_trial or short
+            going = self._room.make(revision, claim)
             for instance in going:
                 self._evict(instance)
             self._fleet.start(revision)

@@ -51,6 +51,11 @@ class Standing:
 
     # -- the trial of a new revision
 
+    @property
+    def on_trial(self) -> bool:
+        """Whether the deployer waits for instances of this revision."""
+        return self.proof is not None and not self.proof.done()
+
     def trial(self, need: int, now: float) -> asyncio.Future[None]:
         """Resolves when `need` instances are ready, fails when the revision is given up."""
         if self.proof is None or self.proof.done():

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import NamedTuple
 
 from septet.dataplane.admission import AUTHORIZATION, Admission, Sender
-from septet.dataplane.dispatch import NO_HEADERS, ASGIApp, CallTarget, ControlTarget, Peer, Refusal
+from septet.dataplane.dispatch import NO_HEADERS, CallTarget, ControlTarget, Peer, Refusal
 from septet.dataplane.exchange import Exchange
 from septet.dataplane.metrics import Metrics
 from septet.dataplane.pool import InstancePool
 from septet.dataplane.router import Goal, Router
+from septet.dataplane.surfaces import Surfaces
 from septet.dataplane.table import RevisionEntry
 from septet.model.access import Caller
 from septet.model.errors import (
@@ -23,18 +22,13 @@ from septet.model.errors import (
     SeptetError,
     ShuttingDown,
 )
-from septet.model.instance import ColdReason, InstanceExit, InstanceInfo
+from septet.model.instance import ColdReason, InstanceExit
 from septet.model.invocation import InvocationRecord
+from septet.policy.access import INVOKE
 from septet.ports.logs import Logs
 from septet.ports.signals import Demand
 from septet.wire.callroute import CallRoute
 from septet.wire.http1 import RequestHeadFacts
-
-
-class Inner(NamedTuple):
-    """The listener's context of an inner gateway: which instance is on the other side."""
-
-    instance: InstanceInfo
 
 
 class CallData:
@@ -48,7 +42,7 @@ class CallData:
 
 
 class Calls:
-    """Implements `dispatch.Dispatcher`. `own_prefixes` are paths of the platform that no route object takes."""
+    """Implements `dispatch.Dispatcher` for every listener: the context of a listener is its `Surfaces`."""
 
     def __init__(
         self,
@@ -57,9 +51,6 @@ class Calls:
         admission: Admission,
         pool: InstancePool,
         demand: Demand,
-        call_routes: Sequence[CallRoute],
-        control: ASGIApp,
-        own_prefixes: tuple[bytes, ...],
         logs: Logs,
         metrics: Metrics,
         loop: asyncio.AbstractEventLoop,
@@ -68,9 +59,6 @@ class Calls:
         self._admission = admission
         self._pool = pool
         self._demand = demand
-        self._routes = sorted(call_routes, key=lambda route: -len(route.prefix))
-        self._control = control
-        self._own = own_prefixes
         self._logs = logs
         self._metrics = metrics
         self._loop = loop
@@ -84,24 +72,25 @@ class Calls:
     # -- Dispatcher
 
     def route(self, head: RequestHeadFacts, peer: Peer) -> CallTarget | ControlTarget | Refusal:
-        for route in self._routes:
-            if head.path.startswith(route.prefix):
-                try:
-                    return self._call(head, peer, route, self._router.named(route, head.target))
-                except SeptetError as error:
-                    return Refusal(error, route.render_error)
-        if not head.path.startswith(self._own):
+        surfaces = peer.listener.context
+        assert isinstance(surfaces, Surfaces)
+        route = surfaces.call_route(head.path)
+        if route is not None:
+            try:
+                return self._call(head, peer, surfaces, route, self._router.named(route, head.target))
+            except SeptetError as error:
+                return Refusal(error, route.render_error)
+        app = surfaces.control(head.path)
+        if app is None:
             goal = self._router.matched(head.host, head.target, head.method)
-            native = self._routes[0]
             if isinstance(goal, Goal):
-                return self._call(head, peer, native, goal)
+                return self._call(head, peer, surfaces, surfaces.first.call_routes[0], goal)
             if goal:
                 raise MethodNotAllowed(
                     f"this path takes {', '.join(goal)}, not {head.method.decode()}", details={"allow": list(goal)}
                 )
-        context = peer.listener.context
-        state = {"instance": context.instance} if isinstance(context, Inner) else {}
-        return ControlTarget(self._control, state=state)
+            app = surfaces.first.app
+        return ControlTarget(app, state={"instance": surfaces.instance} if surfaces.instance else {})
 
     def submit(self, exchange: Exchange, again: bool) -> None:
         data = exchange.target.data
@@ -147,8 +136,8 @@ class Calls:
 
     # -- inside
 
-    def _call(self, head: RequestHeadFacts, peer: Peer, route: CallRoute, goal: Goal) -> CallTarget:
-        sender = self._sender(head, peer, goal.function.namespace)
+    def _call(self, head: RequestHeadFacts, peer: Peer, surfaces: Surfaces, route: CallRoute, goal: Goal) -> CallTarget:
+        sender = self._sender(head, peer, surfaces, goal.function.namespace)
         self._admission.admit(sender, goal.function)
         limits = goal.revision.limits
         return CallTarget(
@@ -164,20 +153,23 @@ class Calls:
             data=CallData(goal.revision),
         )
 
-    def _sender(self, head: RequestHeadFacts, peer: Peer, namespace: str) -> Sender:
+    def _sender(self, head: RequestHeadFacts, peer: Peer, surfaces: Surfaces, namespace: str) -> Sender:
         sender = self._admission.sender(head, peer.host)
-        context = peer.listener.context
-        if not isinstance(context, Inner):
-            return sender
+        instance = surfaces.instance
         # From inside an instance: its own namespace without a token, and no other namespace at all.
-        if namespace != context.instance.namespace:
-            raise Forbidden(
-                f"an instance reaches functions of its own namespace, {context.instance.namespace!r}, alone"
-            )
+        if instance is not None and namespace != instance.namespace:
+            raise Forbidden(f"an instance reaches functions of its own namespace, {instance.namespace!r}, alone")
         if sender.credential:
             return sender
-        name = f"instance:{context.instance.id}"
-        return Sender(Caller(name=name, namespaces=(namespace,), verbs=("functions:invoke",)), False)
+        if instance is not None:
+            return Sender(_without_token(f"instance:{instance.id}", namespace), False)
+        if namespace in surfaces.anonymous:
+            return Sender(_without_token(f"anonymous:{peer.listener.name}", namespace), False)
+        return sender
+
+
+def _without_token(name: str, namespace: str) -> Caller:
+    return Caller(name=name, namespaces=(namespace,), verbs=(INVOKE,))
 
 
 def _explained(error: SeptetError, ended: InstanceExit | None, exchange: Exchange) -> SeptetError:

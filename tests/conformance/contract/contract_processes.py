@@ -16,7 +16,7 @@ from septet.drivers.contract.frames import FramesContract
 from septet.model.errors import InstanceLost, NotFound, SeptetError
 from septet.model.function import FunctionTemplate
 from septet.model.instance import InstanceInfo
-from septet.ports.contract import Contract, Link, ReplyHead, RequestHead, Upload
+from septet.ports.contract import Connect, Contract, Link, ReplyHead, RequestHead, Upload
 from septet.ports.sandbox import ProtocolFactory
 from septet.registry import runtime_folder, runtimes
 
@@ -67,6 +67,7 @@ class Recorder:
         self._keep = keep
         self._changed = asyncio.Event()
         self.done = False
+        self.when_over: Callable[[], None] | None = None
 
     def _note(self, event: str) -> None:
         assert not self.done, f"{event} after the end: {self.events[-5:]}"
@@ -98,12 +99,12 @@ class Recorder:
     def end(self) -> None:
         assert self.head_ is not None
         self._note("end")
-        self.done = True
+        self._over()
 
     def failed(self, error: SeptetError) -> None:
         self._note("failed")
         self.error = error
-        self.done = True
+        self._over()
 
     def pause_upload(self) -> None:
         self.may_write = False
@@ -112,6 +113,11 @@ class Recorder:
     def resume_upload(self) -> None:
         self.may_write = True
         self._note("resume_upload")
+
+    def _over(self) -> None:
+        self.done = True
+        if self.when_over is not None:
+            self.when_over()
 
     # -- for tests
 
@@ -170,18 +176,21 @@ class Instance:
         self.template = template
         self.logs: list[tuple[str, str, bytes]] = []
         self.lost = 0
+        self.when_lost: Callable[[], None] | None = None
         self.link: Link | None = None
 
     def on_lost(self) -> None:
         self.lost += 1
+        if self.when_lost is not None:
+            self.when_lost()
 
     def on_log(self, invocation: str, stream: str, line: bytes) -> None:
         self.logs.append((invocation, stream, line))
 
-    async def open(self, connect: Callable[[ProtocolFactory], object], timeout: float = PATIENCE) -> Link:
+    async def open(self, connect: Connect, timeout: float = PATIENCE) -> Link:
         loop = asyncio.get_running_loop()
         self.link = await self.contract.open(
-            connect,  # type: ignore[arg-type]
+            connect,
             instance(self.contract.name),
             self.template,
             deadline=loop.time() + timeout,
@@ -278,7 +287,11 @@ def launch(command: list[str], code: Path, env: dict[str, str], link: socket.soc
             command, cwd=code, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             start_new_session=True,
         )  # fmt: skip
-    words = ["/bin/sh", "-c", f'exec 3<&{link.fileno()}; [ {link.fileno()} = 3 ] || exec {link.fileno()}<&-; exec "$@"']
+    words = [
+        "/bin/bash",
+        "-c",
+        f'exec 3<&{link.fileno()}; [ {link.fileno()} = 3 ] || exec {link.fileno()}<&-; exec "$@"',
+    ]
     return subprocess.Popen(
         [*words, "sh", *command], cwd=code, env={**env, "SEPTET_LINK_FD": "3"}, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=[link.fileno()], start_new_session=True,
@@ -294,7 +307,7 @@ async def start_frames(
     command: tuple[str, ...] = (),
     concurrency: int = 0,
     env: dict[str, str] | None = None,
-) -> tuple[Instance, Callable[[ProtocolFactory], object]]:
+) -> tuple[Instance, Connect]:
     """Starts a function of a frames runtime; the second is its `connect`."""
     code = write_files(folder, files)
     ours, theirs = socket.socketpair()
@@ -312,7 +325,7 @@ async def start_frames(
     return Instance(process, FramesContract(), template), connect
 
 
-def tcp_connect(port: int, process: subprocess.Popen[bytes]) -> Callable[[ProtocolFactory], object]:
+def tcp_connect(port: int, process: subprocess.Popen[bytes]) -> Connect:
     """`Sandbox.connect` for a process that listens on a port of the loopback."""
 
     async def connect(factory: ProtocolFactory) -> asyncio.Transport:

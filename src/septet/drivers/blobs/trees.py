@@ -80,7 +80,10 @@ class DirectoryTrees:
         if target.exists():
             self._discard(path)
         else:
+            # An ordinary user may move a directory only while it may write into it.
+            path.chmod(0o755)
             path.rename(target)
+            target.chmod(0o555)
             sync_directory(self._frozen)
         return f"tree:{digest}"
 
@@ -88,6 +91,7 @@ class DirectoryTrees:
         """Out of sight in one step, then away: a crash in between leaves nothing that counts."""
         if path.exists():
             gone = self._gone / f"{path.name}.{os.urandom(6).hex()}"
+            path.chmod(0o700)
             path.rename(gone)
             _remove(gone)
 

@@ -11,6 +11,7 @@ import msgspec
 from septet.model.errors import BadReply, FunctionRaised, SeptetError
 from septet.ports.contract import Reply, ReplyHead, RequestHead
 from septet.wire import frames
+from septet.wire.fields import ParseFields
 from septet.wire.http1 import parse_reply_head
 
 CREDIT_STEP = frames.WINDOW_SIZE // 4
@@ -24,6 +25,7 @@ class Wire(Protocol):
 
     loop: asyncio.AbstractEventLoop
     writable: bool
+    parse: ParseFields
 
     def send(self, data: bytes) -> None: ...
 
@@ -102,13 +104,13 @@ class FrameStream:
     # -- Upload
 
     def write(self, chunk: bytes) -> None:
-        if self._up_done or self._cancelled:
+        if self._up_done or self._cancelled or self._ended:
             return
-        self._outgoing.append(chunk)
+        self._outgoing.extend(chunk[at : at + PIECE] for at in range(0, len(chunk), PIECE))
         self.flush()
 
     def end(self) -> None:
-        if self._up_done or self._cancelled:
+        if self._up_done or self._cancelled or self._ended:
             return
         self._up_done = True
         if not self._outgoing:
@@ -197,7 +199,7 @@ class FrameStream:
             raise frames.FrameError("a second head in one call")
         self._start()
         try:
-            head = parse_reply_head(frame.head, self._request.method)
+            head = parse_reply_head(frame.head, self._request.method, self._wire.parse)
         except BadReply as error:
             self._bad(error)
             return
@@ -208,7 +210,9 @@ class FrameStream:
         if head.status != 101:
             self._left = head.length
         end = bool(frame.flags & frames.END)
-        self._reply.head(ReplyHead(head.status, head.lines, head.length, head.upgrade))
+        bodiless = self._request.method == b"HEAD" or head.status == 304
+        length = head.declared if bodiless else head.length
+        self._reply.head(ReplyHead(head.status, head.lines, length, head.upgrade))
         if not self._ended and not self._cancelled and (frame.body or end):
             self._data(frame.body, end)
 
@@ -225,6 +229,7 @@ class FrameStream:
 
     def _deliver(self, body: bytes, end: bool) -> None:
         if body and self._request.method == b"HEAD":
+            self._credit(len(body))
             body = b""
         if self._left is not None:
             self._left -= len(body)

@@ -169,19 +169,27 @@ def privileged_files(folders: list[str]) -> list[str]:
     The mounts are nosuid anyway, so this only keeps them from being looked at and tried.
     """
     found: list[str] = []
-    for folder in folders:
-        for path, _, names in os.walk(folder):
-            for name in names:
-                whole = os.path.join(path, name)  # noqa: PTH118 - a hundred thousand files
-                try:
-                    mode = os.lstat(whole).st_mode
-                except OSError:
-                    continue
-                if not stat.S_ISREG(mode):
-                    continue
-                if mode & (stat.S_ISUID | stat.S_ISGID) or (mode & stat.S_IXOTH and _has_capability(whole)):
-                    found.append(whole)
+    pending = list(folders)
+    while pending:
+        try:
+            entries = os.scandir(pending.pop())
+        except OSError:
+            continue
+        with entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+                elif entry.is_file(follow_symlinks=False) and _gives_rights(entry):
+                    found.append(entry.path)
     return sorted(found)
+
+
+def _gives_rights(entry: os.DirEntry[str]) -> bool:
+    try:
+        mode = entry.stat(follow_symlinks=False).st_mode
+    except OSError:
+        return False
+    return bool(mode & (stat.S_ISUID | stat.S_ISGID)) or (bool(mode & stat.S_IXOTH) and _has_capability(entry.path))
 
 
 def _has_capability(path: str) -> bool:

@@ -1,2 +1,4 @@
-"""What serves a Python function inside its sandbox. Standard library only; nothing that the handler did not ask for
-is imported before its first call."""
+"""The part of Septet that runs inside a Python function's instance. Standard library only.
+
+What a handler does not need is not imported: a synchronous one costs neither asyncio nor threads.
+"""

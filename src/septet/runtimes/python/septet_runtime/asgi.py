@@ -1,107 +1,159 @@
-"""ASGI applications: lifespan, HTTP both ways, and WebSocket over a switched stream."""
+"""ASGI applications: HTTP, WebSocket and lifespan scopes."""
 
 import asyncio
 from urllib.parse import unquote
 
-from septet_runtime.calls import reply_head
+from septet_runtime.link import Cancelled
+from septet_runtime.reply import encode_head, may_have_body
+from septet_runtime.request import Request, header_pairs
+from septet_runtime.tasks import send_all
+
+VERSIONS = {"version": "3.0", "spec_version": "2.4"}
 
 
-async def application(app):
-    """(answer, stop) after the application's start-up; an application without lifespan is fine."""
-    incoming, outgoing = asyncio.Queue(), asyncio.Queue()
-    state = {}
-    scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": state}
+class StartupFailed(Exception):
+    """The application's lifespan said that it cannot start."""
 
-    async def life():
+    __module__ = "builtins"  # so that a trace shows the plain name
+
+
+class Lifespan:
+    """Startup before the first call, shutdown after the last; an application without it is fine."""
+
+    def __init__(self, application):
+        self._application = application
+        self._to = asyncio.Queue()
+        self._started = asyncio.get_running_loop().create_future()
+        self._stopped = asyncio.get_running_loop().create_future()
+        self._task = None
+        self.state = {}
+
+    async def start(self):
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._to.put_nowait({"type": "lifespan.startup"})
+        await self._started
+
+    async def stop(self):
+        if self._task is not None and not self._task.done():
+            self._to.put_nowait({"type": "lifespan.shutdown"})
+            await asyncio.wait([self._task, self._stopped], return_when=asyncio.FIRST_COMPLETED)
+
+    async def _run(self):
+        scope = {"type": "lifespan", "asgi": VERSIONS, "state": self.state}
         try:
-            await app(scope, incoming.get, outgoing.put)
-        except Exception as error:
-            await outgoing.put({"type": "lifespan.unsupported", "error": error})
-        else:
-            await outgoing.put({"type": "lifespan.unsupported"})
+            await self._application(scope, self._to.get, self._send)
+        except Exception:
+            # The protocol's way to say that an application has no lifespan; after `startup.failed` it is the failure.
+            pass
+        finally:
+            if not self._started.done():
+                self._started.set_result(None)
 
-    task = asyncio.create_task(life())
-    await incoming.put({"type": "lifespan.startup"})
-    first = await outgoing.get()
-    if first["type"] == "lifespan.startup.failed":
-        raise RuntimeError(first.get("message") or "the application's start-up failed")
-    alive = first["type"] == "lifespan.startup.complete"
+    async def _send(self, message):
+        kind = message["type"]
+        if kind == "lifespan.startup.complete" and not self._started.done():
+            self._started.set_result(None)
+        elif kind == "lifespan.startup.failed" and not self._started.done():
+            self._started.set_exception(StartupFailed(message.get("message", "") or "lifespan.startup.failed"))
+        elif kind.startswith("lifespan.shutdown") and not self._stopped.done():
+            self._stopped.set_result(None)
 
-    async def stop():
-        if alive:
-            await incoming.put({"type": "lifespan.shutdown"})
-            await asyncio.wait({task}, timeout=5)
+
+def asgi_answer(application, state):
+    """How a call to an ASGI application is answered."""
 
     async def answer(call):
-        if call.head.headers.get("upgrade", "").lower() == "websocket":
-            from septet_runtime.websocket import serve
+        request = Request(call)
+        if request.headers.get("upgrade", "").lower() == "websocket":
+            from septet_runtime.websocket import WebSocket
 
-            await serve(call, app, _scope(call, "websocket", state))
-        else:
-            await _http(call, app, _scope(call, "http", state))
+            await WebSocket(call, request).run(application, dict(state))
+            return
+        cycle = _Cycle(call)
+        await application(http_scope(call, request, "http", dict(state)), cycle.receive, cycle.send)
+        cycle.finish()
 
-    return answer, stop
+    return answer
 
 
-def _scope(call, kind, state):
-    path, _, query = call.head.target.partition("?")
-    headers = call.head.headers
-    proto = headers.get("x-forwarded-proto", "http")
-    client = headers.get("x-forwarded-for", "").split(",")[0].strip()
-    host, _, port = headers.get("host", "localhost").partition(":")
-    scheme = {"http": "ws", "https": "wss"}.get(proto, "ws") if kind == "websocket" else proto
+def http_scope(call, request, kind, state):
+    path, _, query = request.target.partition("?")
+    secure = request.headers.get("x-forwarded-proto", "http") == "https"
+    client = request.headers.get("x-forwarded-for", "").split(",")[0].strip()
     scope = {
         "type": kind,
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "asgi": VERSIONS,
         "http_version": "1.1",
-        "scheme": scheme,
+        "scheme": {"http": ("http", "https"), "websocket": ("ws", "wss")}[kind][secure],
         "path": unquote(path),
         "raw_path": path.encode("latin-1"),
         "query_string": query.encode("latin-1"),
         "root_path": "",
-        "headers": [(n.lower().encode("latin-1"), v.encode("latin-1")) for n, v in headers.items()],
+        "headers": [
+            (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in header_pairs(call.head)
+        ],
         "client": (client, 0) if client else None,
-        "server": (host, int(port) if port.isdigit() else (443 if proto == "https" else 80)),
-        "state": dict(state),
+        "server": None,
+        "state": state,
     }
     if kind == "http":
-        scope["method"] = call.head.method
+        scope["method"] = request.method
     return scope
 
 
-async def _http(call, app, scope):
-    head = []
-    sent = []
-    over = asyncio.Event()
+class _Cycle:
+    """One HTTP request and its reply."""
 
-    async def receive():
-        if over.is_set():
+    def __init__(self, call):
+        self._call = call
+        self._start = None
+        self._body_done = False
+        self._done = False
+
+    async def receive(self):
+        call = self._call
+        if self._body_done:
+            await call.link.waits.until_async(call, lambda: call.cancelled or call.finished)
             return {"type": "http.disconnect"}
-        if call.ended and not call.chunks:
-            if sent == ["asked"]:
-                await over.wait()
-                return {"type": "http.disconnect"}
-            sent.append("asked") if not sent else None
-            return {"type": "http.request", "body": b"", "more_body": False}
-        body = await call.piece()
-        more = bool(call.chunks) or not call.ended
-        return {"type": "http.request", "body": body, "more_body": more}
+        await call.link.waits.until_async(call, call.has_body)
+        try:
+            body = call.take()
+        except Cancelled:
+            return {"type": "http.disconnect"}
+        self._body_done = call.complete and not call.chunks
+        return {"type": "http.request", "body": body, "more_body": not self._body_done}
 
-    async def send(message):
-        if message["type"] == "http.response.start":
-            head[:] = [(message["status"], list(message.get("headers", ())))]
-        elif message["type"] == "http.response.body":
-            body, more = bytes(message.get("body", b"")), message.get("more_body", False)
-            if not head:
-                raise RuntimeError("http.response.body came before http.response.start")
-            if head[0] is not None:
-                lines, head[0] = reply_head(*head[0]), None
-                await call.reply(lines, body, end=not more)
-            elif body or not more:
-                await call.write(body, end=not more)
-            if not more:
-                over.set()
+    async def send(self, message):
+        kind = message["type"]
+        if kind == "http.response.start":
+            if self._start is not None:
+                raise RuntimeError("the application started two responses")
+            self._start = message
+        elif kind == "http.response.body":
+            if self._start is None or self._done:
+                raise RuntimeError("a response body outside of a response")
+            await self._body(bytes(message.get("body", b"")), message.get("more_body", False))
+        else:
+            raise RuntimeError(f"unknown message {kind}")
 
-    await app(scope, receive, send)
-    if not over.is_set():
-        raise RuntimeError("the application ended before its answer did")
+    async def _body(self, body, more):
+        call = self._call
+        status = self._start["status"]
+        if not may_have_body(call.method, status):
+            body = b""
+        if not call.head_sent:
+            pairs = [
+                (bytes(name).decode("latin-1"), bytes(value).decode("latin-1"))
+                for name, value in self._start.get("headers", ())
+            ]
+            call.send_head(encode_head(status, pairs))
+        if body:
+            await send_all(call, body)
+        if not more:
+            self._done = True
+            call.end()
+            call.link.waits.wake(call)
+
+    def finish(self):
+        if not self._done:
+            raise RuntimeError("the application returned without completing its response")

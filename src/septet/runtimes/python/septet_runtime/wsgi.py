@@ -4,14 +4,75 @@ import io
 import sys
 from urllib.parse import unquote_to_bytes
 
-from septet_runtime.calls import reply_head
+from septet_runtime.reply import encode_head, may_have_body
+from septet_runtime.request import Request, header_pairs
+from septet_runtime.serving import send_all
 
 
-class Body(io.RawIOBase):
-    """wsgi.input over a call's pieces."""
+def wsgi_answer(application, threaded):
+    """How a call to a WSGI application is answered."""
 
-    def __init__(self, pieces):
-        self._pieces = pieces
+    def answer(call):
+        start = _Start(call)
+        result = application(_environ(call, threaded), start)
+        try:
+            if isinstance(result, (list, tuple)) and len(result) == 1:
+                start.length = len(result[0])
+            for piece in result:
+                if piece:
+                    start.write(piece)
+                call.link.waits.poll()
+            start.finish()
+        finally:
+            if hasattr(result, "close"):
+                result.close()
+
+    return answer
+
+
+class _Start:
+    """`start_response`, and the `write` that it gives back."""
+
+    def __init__(self, call):
+        self._call = call
+        self._status = None
+        self._headers = []
+        self.length = None
+
+    def __call__(self, status, headers, exc_info=None):
+        if exc_info and self._call.head_sent:
+            raise exc_info[1].with_traceback(exc_info[2])
+        if self._status is not None and not exc_info:
+            raise AssertionError("start_response was called twice")
+        self._status = int(status[:3])
+        self._headers = list(headers)
+        return self.write
+
+    def write(self, data):
+        self._send_head()
+        if may_have_body(self._call.method, self._status):
+            send_all(self._call, data)
+
+    def finish(self):
+        self.length = self.length if self._call.head_sent else self.length or 0
+        self._send_head()
+        self._call.end()
+
+    def _send_head(self):
+        if self._call.head_sent:
+            return
+        if self._status is None:
+            raise AssertionError("the application did not call start_response")
+        if self.length is not None and not any(name.lower() == "content-length" for name, _ in self._headers):
+            self._headers.append(("content-length", str(self.length)))
+        self._call.send_head(encode_head(self._status, self._headers))
+
+
+class _Input(io.RawIOBase):
+    """The request's body as a file."""
+
+    def __init__(self, call):
+        self._pieces = iter(Request(call))
         self._rest = b""
 
     def readable(self):
@@ -20,79 +81,42 @@ class Body(io.RawIOBase):
     def readinto(self, buffer):
         if not self._rest:
             self._rest = next(self._pieces, b"")
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
+        size = min(len(buffer), len(self._rest))
+        buffer[:size] = self._rest[:size]
+        self._rest = self._rest[size:]
+        return size
 
 
-def environ(call):
-    path, _, query = call.head.target.partition("?")
-    headers = call.head.headers
-    host, _, port = headers.get("host", "localhost").partition(":")
-    scheme = headers.get("x-forwarded-proto", "http")
-    found = {
-        "REQUEST_METHOD": call.head.method,
+def _environ(call, threaded):
+    request = Request(call)
+    path, _, query = request.target.partition("?")
+    host, _, port = request.headers.get("host", "localhost").rpartition(":")
+    if not port.isdigit():
+        host, port = request.headers.get("host", "localhost"), ""
+    scheme = request.headers.get("x-forwarded-proto", "http")
+    environ = {
+        "REQUEST_METHOD": request.method,
         "SCRIPT_NAME": "",
         "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
         "QUERY_STRING": query,
         "SERVER_NAME": host,
         "SERVER_PORT": port or ("443" if scheme == "https" else "80"),
         "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": request.headers.get("x-forwarded-for", "").split(",")[0].strip(),
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": scheme,
-        "wsgi.input": io.BufferedReader(Body(call.pieces())),
+        "wsgi.input": io.BufferedReader(_Input(call)),
         "wsgi.input_terminated": True,
         "wsgi.errors": sys.stderr,
-        "wsgi.multithread": call.link.lock is not None,
+        "wsgi.multithread": threaded,
         "wsgi.multiprocess": True,
         "wsgi.run_once": False,
     }
-    for name, value in headers.items():
+    for name, value in header_pairs(call.head):
         key = name.upper().replace("-", "_")
-        if key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
-            found[key] = value
-        else:
-            key = f"HTTP_{key}"
-            found[key] = f"{found[key]},{value}" if key in found else value
-    if "CONTENT_LENGTH" not in found and call.ended:
-        found["CONTENT_LENGTH"] = str(sum(map(len, call.chunks)))
-    return found
-
-
-def answer(call, application):
-    """Runs the application for one call."""
-    head = []
-    sent = []
-
-    def write(data):
-        if not sent:
-            sent.append(True)
-            call.reply(reply_head(*head[0]), end=False)
-        if data:
-            call.write(data)
-
-    def start_response(status, headers, exc_info=None):
-        if exc_info and sent:
-            raise exc_info[1].with_traceback(exc_info[2])
-        head[:] = [(int(status.split(" ", 1)[0]), headers)]
-        return write
-
-    pieces = application(environ(call), start_response)
-    try:
-        if isinstance(pieces, (list, tuple)) and head and not sent:
-            body = b"".join(pieces)
-            status, pairs = head[0]
-            if not any(name.lower() == "content-length" for name, _ in pairs) and status not in (204, 304):
-                pairs = [*pairs, ("content-length", len(body))]
-            call.reply(reply_head(status, pairs), body)
-            return
-        for data in pieces:
-            if not head:
-                raise RuntimeError("the application sent a body before it called start_response")
-            write(data)
-        write(b"")
-        call.write(b"", end=True)
-    finally:
-        if hasattr(pieces, "close"):
-            pieces.close()
+        if "_" in name:
+            continue
+        if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            key = "HTTP_" + key
+        environ[key] = f"{environ[key]},{value}" if key in environ else value
+    return environ

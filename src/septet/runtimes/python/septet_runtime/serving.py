@@ -1,0 +1,233 @@
+"""Serving synchronous handlers: one call after the other in the main thread, or several in threads."""
+
+from collections import deque
+
+from septet_runtime.link import Cancelled, LinkClosed
+from septet_runtime.output import current
+from septet_runtime.reply import Outcome, encode_chunk, encode_head, may_have_body
+from septet_runtime.request import Context, Request
+
+MOST_THREADS = 64
+
+
+class Serial:
+    """Waiting for a serial loop: it reads the link itself."""
+
+    keeps_last = True
+
+    def __init__(self, link):
+        self._link = link
+
+    def until(self, call, ready):
+        while not ready():
+            self._link.pump()
+
+    def poll(self):
+        self._link.pump(block=False)
+
+    def arrived(self, call):
+        pass
+
+    def drained(self):
+        pass
+
+    def cancel(self, call):
+        pass
+
+    def wake(self, call):
+        pass
+
+
+def serve_serial(link, answer):
+    """Runs until the platform says that no call will come."""
+    link.waits = Serial(link)
+    while True:
+        if not link.waiting:
+            if link.draining:
+                link.send(b"")
+                return
+            link.pump()
+            continue
+        # A call may have been cancelled while the one before it ran.
+        link.pump(block=False)
+        if link.waiting:
+            run(link.waiting.popleft(), answer)
+
+
+class Threads:
+    """Waiting for threads: the main thread reads and wakes them."""
+
+    keeps_last = False
+
+    def __init__(self, link, most):
+        import threading
+
+        self._link = link
+        self._most = most
+        self._changed = threading.Condition()
+        self._ready = deque()
+        self._idle = 0
+        self._threads = []
+
+    def until(self, call, ready):
+        with self._changed:
+            while not ready():
+                self._changed.wait()
+
+    def poll(self):
+        pass
+
+    def arrived(self, call):
+        with self._changed:
+            if self._idle >= len(self._link.waiting) or len(self._threads) >= self._most:
+                self._changed.notify_all()
+                return
+        import threading
+
+        thread = threading.Thread(target=self._work, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def drained(self):
+        with self._changed:
+            self._changed.notify_all()
+
+    def cancel(self, call):
+        pass
+
+    def wake(self, call):
+        with self._changed:
+            self._changed.notify_all()
+
+    def serve(self, answer):
+        self._answer = answer
+        while not self._link.draining:
+            self._link.pump()
+        while self._link.open:
+            self._link.pump()
+
+    def _work(self):
+        while True:
+            with self._changed:
+                self._idle += 1
+                while not self._link.waiting:
+                    self._changed.wait()
+                self._idle -= 1
+                call = self._link.waiting.popleft()
+            try:
+                run(call, self._answer)
+            except LinkClosed:  # the main thread sees it too, and ends the process
+                return
+
+
+def run(call, answer):
+    """One call, whatever it does."""
+    token = current.set(call)
+    try:
+        call.start()
+        answer(call)
+    except (Cancelled, LinkClosed):
+        if call.link.closed:
+            raise LinkClosed from None
+        call.gone()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a handler's sys.exit() is no reason to take other calls down
+        fail(call, error)
+    finally:
+        current.reset(token)
+
+
+def fail(call, error):
+    """Answers with the error, and logs it for `septet logs`."""
+    from septet_runtime.raised import describe, trace_of
+
+    if call.cancelled:
+        call.gone()
+        return
+    call.log("stderr", trace_of(error))
+    call.fail(describe(error))
+
+
+def handler_answer(handler):
+    """How a call to a synchronous handler is answered."""
+
+    def answer(call):
+        request = Request(call)
+        result = handler(request, Context(request))
+        if hasattr(result, "__await__"):
+            result = _await(result)
+        reply(call, result)
+
+    return answer
+
+
+def _await(result):
+    """A synchronous function gave back a coroutine, as a decorator may make it do."""
+    import asyncio
+
+    async def whole():
+        return await result
+
+    return asyncio.run(whole())
+
+
+def reply(call, result):
+    outcome = Outcome(result)
+    chunks = outcome.chunks
+    if outcome.achunks is not None:
+        raise TypeError("an async generator needs `async def` to make it, not a synchronous function")
+    if chunks is None:
+        send_whole(call, outcome)
+        return
+    try:
+        _stream(call, outcome, chunks)
+    finally:
+        close = getattr(chunks, "close", None)
+        if close is not None:
+            close()
+
+
+def send_whole(call, outcome):
+    body = outcome.body
+    if may_have_body(call.method, outcome.status):
+        outcome.headers.append(("content-length", len(body)))
+    elif call.method == b"HEAD":
+        outcome.headers.append(("content-length", len(body)))
+        body = b""
+    else:
+        body = b""
+    head = encode_head(outcome.status, outcome.headers)
+    if len(body) <= 65536:
+        call.send_head(head, body, end=True)
+        return
+    call.send_head(head)
+    send_all(call, body)
+    call.end()
+
+
+def send_all(call, data):
+    """Sends it all, as the window allows."""
+    view = memoryview(data)
+    while view:
+        if not call.window:
+            call.link.waits.until(call, call.may_send)
+        view = view[call.send_piece(view) :]
+
+
+def _stream(call, outcome, chunks):
+    with_body = may_have_body(call.method, outcome.status)
+    for value in chunks:
+        data, kind = encode_chunk(value)
+        if not call.head_sent:
+            outcome.set_type(kind)
+            call.send_head(encode_head(outcome.status, outcome.headers))
+        if not with_body:
+            break
+        if data:
+            send_all(call, data)
+        call.link.waits.poll()
+        call.check()
+    if not call.head_sent:
+        call.send_head(encode_head(outcome.status, outcome.headers))
+    call.end()

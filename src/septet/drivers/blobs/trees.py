@@ -29,6 +29,8 @@ class DirectoryTrees:
         with disk_errors("making the tree directory"):
             for folder in (root, self._frozen, self._work, self._gone):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for left in self._work.iterdir():
+                self._discard(left)  # an earlier life was making it
             for left in self._gone.iterdir():
                 _remove(left)
 

@@ -40,7 +40,7 @@ def check_all(db: apsw.Connection) -> list[str]:
     ):
         try:
             wrong.extend(look(db))
-        except apsw.Error as error:
+        except (apsw.Error, UnicodeDecodeError) as error:
             wrong.append(f"{what} cannot be read: {error}")
     return wrong
 

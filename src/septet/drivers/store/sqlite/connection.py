@@ -21,7 +21,7 @@ def translated() -> Iterator[None]:
     """SQLite's failures as Corrupt (the file is damaged) or Unavailable (disk, locks, permissions)."""
     try:
         yield
-    except (apsw.CorruptError, apsw.NotADBError) as error:
+    except (apsw.CorruptError, apsw.NotADBError, UnicodeDecodeError) as error:
         raise Corrupt(
             f"the store's file is damaged: {error}", hint="restore the newest backup: `septet restore`"
         ) from error

@@ -110,10 +110,11 @@ class Writer:
     def _attempt(self, work: Work) -> Outcome:
         self._db.execute("SAVEPOINT work")
         try:
-            result = work(self._db)
-        except apsw.Error:
-            raise
+            with translated():
+                result = work(self._db)
         except Exception as error:
+            if not self._db.in_transaction:  # SQLite took back all of it, the others' work too
+                raise
             self._db.execute("ROLLBACK TO work")
             self._db.execute("RELEASE work")
             return None, error

@@ -9,6 +9,7 @@ import gc
 import logging
 import os
 import random
+import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -42,6 +43,7 @@ from septet.drivers.blobs.trees import DirectoryTrees
 from septet.drivers.clock.system import SystemClock
 from septet.drivers.logs.files import FileLogs
 from septet.drivers.sandbox.process.settings import ProcessSettings
+from septet.drivers.sandbox.process.versions import Versions
 from septet.drivers.store.sqlite.store import SqliteStore
 from septet.drivers.vault.aesgcm import AesGcmVault, load_key
 from septet.model.errors import SeptetError, Unavailable
@@ -68,6 +70,7 @@ MIB = 1024 * 1024
 def run(settings: Settings, on_ready: OnReady) -> int:
     """Serves until SIGTERM or SIGINT; 0 after a clean end. Raises what a failed start raises."""
     _logging(settings.log_level)
+    _many_files()
     import uvloop
 
     with _locked(settings.data_dir), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -148,7 +151,7 @@ class Platform:
             tasks=self.tasks,
             cache=BuildCache(self.settings.data_dir / "cache" / "builds", self.trees),
             runtimes=self.runtimes,
-            salt=lambda runtime: {"python": sys.version},
+            salt=Versions(registry.runtime_folder),
             settings=BuildSettings(env=self.settings.build_env),
         )
         contracts: dict[str, Contract] = {
@@ -400,6 +403,13 @@ async def _refuse_without_walls(sandbox: Sandbox, level: str) -> None:
         )
     if sandbox.capabilities().limits == "best effort":
         log.warning("limits: best effort (no control group can be written to); `septet doctor` says why")
+
+
+def _many_files() -> None:
+    """As many descriptors as we may have: every waiting call is a connection."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _host_memory() -> int:

@@ -58,13 +58,17 @@ async def _upload_all(link: Link, size: int) -> None:
 async def clause_2(bed: Bed, folder: Path) -> None:
     """A cancelled call that was not started never runs; one that runs is told, or its instance is given up."""
     async with bed.running(folder / "a") as (instance, link):
-        slow, marker = Recorder(), folder / "marker"
-        link.begin(head("GET", "/slow?s=0.5"), slow)
-        await slow.until(lambda: "started" in slow.events)
+        marker = folder / "marker"
+        busy = [Recorder() for _ in range(bed.concurrency)]
+        for slow in busy:
+            link.begin(head("GET", "/slow?s=0.5"), slow)
+        for slow in busy:
+            await slow.until(lambda slow=slow: "started" in slow.events)  # type: ignore[misc]
         unwanted, gone = Recorder(), asyncio.Event()
         upload = link.begin(head("GET", f"/mark?file={marker}"), unwanted)
         upload.cancel(gone.set)
-        await slow.over()
+        for slow in busy:
+            await slow.over()
         async with asyncio.timeout(PATIENCE):
             await gone.wait()
         assert bytes((await call(link, "GET", "/hello")).body) == b"hello GET"

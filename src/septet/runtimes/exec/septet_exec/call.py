@@ -131,7 +131,7 @@ class Call:
     def kill(self):
         """The process and all it started."""
         if self._pid:
-            try:  # noqa: SIM105 - contextlib would be imported for this alone
+            try:
                 os.killpg(self._pid, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
                 pass

@@ -116,7 +116,7 @@ def _code(handler):
     if isinstance(handler, type):
         return None
     if not hasattr(handler, "__code__"):
-        handler = _unwrap(getattr(type(handler), "__call__", None))  # noqa: B004 - the function itself is wanted
+        handler = _unwrap(getattr(type(handler), "__call__", None))
     return getattr(handler, "__code__", None)
 
 

@@ -61,7 +61,6 @@ def host(walled: Platform) -> Iterator[dict[str, Any]]:
             "canaries": [
                 str(canary),
                 str(walled.data),
-                str(walled.data / "septet.db"),
                 *map(str, walled.data.glob("*")),
             ],
             "abstract": [name],
@@ -118,7 +117,7 @@ def build_wheel(folder, config=None, metadata=None):
         wheel.writestr("probed.json", json.dumps(found))
         about = "probed-1.0.dist-info/"
         wheel.writestr(about + "METADATA", "Metadata-Version: 2.1\\nName: probed\\nVersion: 1.0\\n")
-        wheel.writestr(about + "WHEEL", "Wheel-Version: 1.0\\nGenerator: x\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr(about + "WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
         wheel.writestr(about + "RECORD", "")
     return name
 """

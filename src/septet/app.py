@@ -43,6 +43,7 @@ from septet.drivers.blobs.trees import DirectoryTrees
 from septet.drivers.clock.system import SystemClock
 from septet.drivers.logs.files import FileLogs
 from septet.drivers.sandbox.process.settings import ProcessSettings
+from septet.drivers.sandbox.process.versions import Versions
 from septet.drivers.store.sqlite.store import SqliteStore
 from septet.drivers.vault.aesgcm import AesGcmVault, load_key
 from septet.model.errors import SeptetError, Unavailable
@@ -150,7 +151,7 @@ class Platform:
             tasks=self.tasks,
             cache=BuildCache(self.settings.data_dir / "cache" / "builds", self.trees),
             runtimes=self.runtimes,
-            salt=lambda runtime: {"python": sys.version},
+            salt=Versions(registry.runtime_folder),
             settings=BuildSettings(env=self.settings.build_env),
         )
         contracts: dict[str, Contract] = {

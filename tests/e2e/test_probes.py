@@ -134,8 +134,7 @@ BUILT = {
 OWN_TREE = {"creates in /function", "creates in /function/code"}
 
 
-@pytest.mark.parametrize("wide", [False])
-def test_the_probes_in_a_build_step(walled: Platform, host: dict[str, Any], level: str, wide: bool) -> None:
+def test_the_probes_in_a_build_step(walled: Platform, host: dict[str, Any], level: str) -> None:
     """After CVE-2026-50565: what was closed for functions had been left open for builders."""
     # Limits of builds are wider; memory is left to the function's run, where its limit is near.
     bounds = {"forks": 700, "tmp_mib": 1200, "files": 300_000, "descriptors": 70_000}

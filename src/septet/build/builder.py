@@ -16,7 +16,7 @@ from septet.build.cache import BuildCache
 from septet.build.log import BuildLog
 from septet.build.members import ArchiveLimits
 from septet.build.plan import ALWAYS, CODE, RUNTIME, cache_key, plan, resolve
-from septet.build.surroundings import surroundings
+from septet.build.surroundings import ALONE, surroundings
 from septet.build.task import MIB, TaskRunner
 from septet.model.errors import BuildFailed, InvalidInput, NotFound
 from septet.model.function import FunctionTemplate, Limits, Network
@@ -165,7 +165,7 @@ class SourceBuilder:
             # What the source brings along can be installed all the same.
             no_network = error
             job.log.line(f"this build has no network: {error}")
-            ended = await self._end(job, msgspec.structs.replace(request, id=_task_id(), network=Network()))
+            ended = await self._end(job, _alone(request))
         if ended.code != 0 or ended.limit:
             raise self._failure(job, step, ended, no_network)
 
@@ -212,6 +212,12 @@ class SourceBuilder:
             limit=ended.limit,
             details={"log": job.log.tail(self._settings.tail_lines)},
         )
+
+
+def _alone(request: LaunchRequest) -> LaunchRequest:
+    """The same task without a network."""
+    containers = tuple(msgspec.structs.replace(one, env={**one.env, **ALONE}) for one in request.containers)
+    return msgspec.structs.replace(request, id=_task_id(), network=Network(), containers=containers)
 
 
 def _task_id() -> str:

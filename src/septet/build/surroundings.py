@@ -18,6 +18,8 @@ FILES = (
     "SSL_CERT_FILE",
 )
 """Variables whose value is the path of one file."""
+ALONE = {"GOPROXY": "off", "NPM_CONFIG_OFFLINE": "true", "PIP_RETRIES": "0"}
+"""What tells installers not to wait for a network that is not there."""
 _VISIBLE = ("/usr/", "/etc/ssl/certs/")
 _CARRIED = "/run/build"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,12 +22,14 @@ def sync_directory(path: Path) -> None:
 
 @contextlib.contextmanager
 def disk_errors(what: str) -> Iterator[None]:
-    """The disk's refusals as Unavailable; a missing file stays FileNotFoundError."""
+    """The disk's refusals as Unavailable."""
     try:
         yield
-    except FileNotFoundError:
-        raise
     except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise Unavailable(
-            f"{what} failed: {error.strerror or error}", hint="look at the disk of the data directory"
+            f"{what} failed: {error.strerror or error}",
+            hint="free space on the data directory's disk; nothing was stored"
+            if full
+            else "look at the data directory's disk",
         ) from error

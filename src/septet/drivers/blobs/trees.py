@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import os
 import re
-import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,10 +17,16 @@ from septet.model.errors import InvalidInput, NotFound
 
 _DIGEST = re.compile(r"tree:([0-9a-f]{64})")
 _WORK = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
+DEPTH = 256
+PATH = 3500
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class DirectoryTrees:
-    """`<root>/frozen/<digest>` and `<root>/work/<name>`; what is being removed stands in `<root>/gone`."""
+    """`<root>/frozen/<digest>` and `<root>/work/<name>`; what is being removed stands in `<root>/gone`.
+
+    What an earlier process left in the making is removed when this is made: nobody goes on with it.
+    """
 
     def __init__(self, root: Path) -> None:
         self._frozen = root / "frozen"
@@ -29,8 +35,12 @@ class DirectoryTrees:
         with disk_errors("making the tree directory"):
             for folder in (root, self._frozen, self._work, self._gone):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for left in self._work.iterdir():
+                self._discard(left)
             for left in self._gone.iterdir():
                 _remove(left)
+            sync_directory(root)
+            sync_directory(root.parent)
 
     async def create(self, work: str) -> Path:
         await self.discard(work)
@@ -51,7 +61,8 @@ class DirectoryTrees:
             return await asyncio.to_thread(self._freeze, path)
 
     async def discard(self, work: str) -> None:
-        await asyncio.to_thread(self._discard, self._place(work))
+        with disk_errors("removing a tree"):
+            await asyncio.to_thread(self._discard, self._place(work))
 
     def path(self, digest: str) -> Path:
         found = _DIGEST.fullmatch(digest)
@@ -61,7 +72,7 @@ class DirectoryTrees:
         return path
 
     async def delete(self, digest: str) -> None:
-        with contextlib.suppress(NotFound):
+        with contextlib.suppress(NotFound), disk_errors("removing a tree"):
             await asyncio.to_thread(self._discard, self.path(digest))
 
     async def digests(self) -> list[str]:
@@ -77,10 +88,16 @@ class DirectoryTrees:
         target = self._frozen / digest
         if target.exists():
             self._discard(path)
-        else:
-            # An ordinary user may move a directory only while it may write into it.
-            path.chmod(0o755)
+            return f"tree:{digest}"
+        # An ordinary user may move a directory only while it may write into it.
+        path.chmod(0o755)
+        try:
             path.rename(target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            self._discard(path)  # an equal tree came first
+        else:
             target.chmod(0o555)
             sync_directory(self._frozen)
         return f"tree:{digest}"
@@ -88,20 +105,27 @@ class DirectoryTrees:
     def _discard(self, path: Path) -> None:
         """Out of sight in one step, then away: a crash in between leaves nothing that counts."""
         if path.exists():
-            gone = self._gone / f"{path.name}.{os.urandom(6).hex()}"
+            gone = self._gone / f"{path.name[:64]}.{os.urandom(6).hex()}"
             path.chmod(0o700)
             path.rename(gone)
             _remove(gone)
 
 
-def _walk(root: Path) -> Iterator[os.DirEntry[str]]:
+def _walk(root: Path, depth: int = DEPTH) -> Iterator[os.DirEntry[str]]:
     """Everything below, each directory before what is in it, in the order of names."""
+    if depth < 0 or len(os.fsencode(root)) > PATH:
+        raise InvalidInput(
+            "the tree is nested too deeply",
+            hint="remove it from the build",
+            limit=f"tree {DEPTH} levels, paths of {PATH} bytes",
+        )
+    _let_in(root)
     with os.scandir(root) as entries:
         found = sorted(entries, key=lambda entry: entry.name)
     for entry in found:
         yield entry
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk(Path(entry.path))
+            yield from _walk(Path(entry.path), depth - 1)
 
 
 def _seal(root: Path) -> str:
@@ -128,11 +152,25 @@ def _seal(root: Path) -> str:
     return seen.hexdigest()
 
 
+def _let_in(folder: Path) -> None:
+    """A build may have shut a directory even from its owner, whom no capability lets in."""
+    if folder.stat().st_mode & 0o700 != 0o700:
+        folder.chmod(0o700)
+
+
 def _file(path: str, executable: bool) -> bytes:
     seen = hashlib.sha256()
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    mode = 0o555 if executable else 0o444
+    try:
+        fd = os.open(path, _READ)
+    except PermissionError:
+        os.chmod(path, mode)  # noqa: PTH101 (a string from scandir); it is a file, and nobody else changes the tree now
+        fd = os.open(path, _READ)
     with os.fdopen(fd, "rb") as file:
-        os.fchmod(fd, 0o555 if executable else 0o444)
+        os.fchmod(fd, mode)
+        # File capabilities are the setuid bits' other form.
+        with contextlib.suppress(OSError):
+            os.removexattr(fd, "security.capability")
         while chunk := file.read(1024 * 1024):
             seen.update(chunk)
         os.fsync(fd)
@@ -145,7 +183,20 @@ def _note(seen: hashlib._Hash, *parts: bytes) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Removes a tree whose directories are read-only."""
-    for folder, _, _ in os.walk(path):
-        os.chmod(folder, 0o700)  # noqa: PTH101 (a string from os.walk)
-    shutil.rmtree(path, ignore_errors=False)
+    """Removes a tree in `gone`, also one with shut directories, or deeper than any path may be long.
+
+    Each directory moves up beside the tree first, so that neither paths nor calls nest.
+    """
+    pending = [path]
+    while pending:
+        folder = pending.pop()
+        folder.chmod(0o700)
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                inner = Path(entry.path)
+                if not entry.is_dir(follow_symlinks=False):
+                    inner.unlink()
+                    continue
+                inner.chmod(0o700)
+                pending.append(inner.rename(path.with_name(os.urandom(12).hex())))
+        folder.rmdir()

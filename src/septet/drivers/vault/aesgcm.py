@@ -41,6 +41,8 @@ class AesGcmVault:
             )
         try:
             data = base64.b64decode(text, validate=True)
+            if base64.b64encode(data).decode() != text:
+                raise ValueError("base64 with bits that say nothing")
             return self._ciphers[id_].decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], context.encode())
         except (InvalidTag, binascii.Error, ValueError) as error:
             raise Corrupt(f"the secret {context!r} was altered and is not used", hint="write it again") from error
@@ -58,7 +60,9 @@ def load_key(path: Path) -> bytes:
     except FileNotFoundError:
         return _make(path)
     except OSError as error:
-        raise Unavailable(f"the vault's key {path} cannot be read: {error.strerror}") from error
+        raise Unavailable(
+            f"the vault's key {path} cannot be read: {error.strerror}", hint="it must be a file of our own, mode 0600"
+        ) from error
     with os.fdopen(fd, "rb") as file:
         status = os.fstat(fd)
         key = file.read(KEY_BYTES + 1)
@@ -71,6 +75,17 @@ def load_key(path: Path) -> bytes:
 
 def _make(path: Path) -> bytes:
     key = AESGCM.generate_key(bit_length=KEY_BYTES * 8)
+    try:
+        _write(path, key)
+    except OSError as error:
+        raise Unavailable(
+            f"the vault's key {path} cannot be written: {error.strerror}", hint="look at the data directory's disk"
+        ) from error
+    return key
+
+
+def _write(path: Path, key: bytes) -> None:
+    """Complete and on disk, or not there; a key that is there is never replaced."""
     part = path.with_name(path.name + ".part")
     part.unlink(missing_ok=True)
     fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -78,10 +93,10 @@ def _make(path: Path) -> bytes:
         file.write(key)
         file.flush()
         os.fsync(fd)
-    part.rename(path)
+    os.link(part, path)
+    part.unlink()
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
-    return key

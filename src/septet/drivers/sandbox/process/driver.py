@@ -325,6 +325,8 @@ class ProcessSandbox:
         instance.ending = True
         await instance.finish()
         ended = how(status)
+        if self._output is not None and (ended.limit or (not ended.asked and ended.code != 0)):
+            self._output.line(instance.info, "platform", f"the instance is gone: {ended.message}".encode())
         await self._release(instance)
         instance.info = msgspec.structs.replace(instance.info, state="stopped", exit=ended)
         self._instances.pop(instance.info.id, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -12,6 +13,7 @@ import apsw
 from septet.model.errors import Corrupt, Unavailable
 
 BUSY_MS = 5_000
+LOG_BYTES = 16 * 1024 * 1024
 
 
 @contextlib.contextmanager
@@ -19,7 +21,7 @@ def translated() -> Iterator[None]:
     """SQLite's failures as Corrupt (the file is damaged) or Unavailable (disk, locks, permissions)."""
     try:
         yield
-    except (apsw.CorruptError, apsw.NotADBError) as error:
+    except (apsw.CorruptError, apsw.NotADBError, UnicodeDecodeError) as error:
         raise Corrupt(
             f"the store's file is damaged: {error}", hint="restore the newest backup: `septet restore`"
         ) from error
@@ -31,16 +33,30 @@ def translated() -> Iterator[None]:
 
 def connect(path: Path, *, readonly: bool = False) -> apsw.Connection:
     """A connection with our settings: WAL, and a commit is on disk before it returns."""
-    flags = apsw.SQLITE_OPEN_READONLY if readonly else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+    if not readonly:
+        # The log beside it takes the file's mode, so that has to be right from the start.
+        _make_private(path)
+    flags = apsw.SQLITE_OPEN_READONLY if readonly else apsw.SQLITE_OPEN_READWRITE
     db = apsw.Connection(str(path), flags=flags)
     db.set_busy_timeout(BUSY_MS)
     if not readonly:
         db.pragma("journal_mode", "wal")
         db.pragma("synchronous", "full")
-        db.pragma("foreign_keys", True)
+        db.pragma("journal_size_limit", LOG_BYTES)
     db.pragma("trusted_schema", False)
     db.pragma("cell_size_check", True)
     return db
+
+
+def _make_private(path: Path) -> None:
+    try:
+        path.touch(mode=0o600)
+        path.chmod(0o600)
+    except OSError as error:
+        raise Unavailable(
+            f"the store's file {path} cannot be made or kept private: {error.strerror}",
+            hint="the data directory must be ours",
+        ) from error
 
 
 def migrations() -> list[tuple[int, str]]:
@@ -74,10 +90,11 @@ def migrate(db: apsw.Connection, path: Path, steps: list[tuple[int, str]] | None
 
 
 def copy(db: apsw.Connection, target: Path) -> None:
-    """A consistent copy of the whole database while others write."""
+    """A consistent copy of the whole database while others write, complete and on disk, or not there."""
     part = target.with_name(target.name + ".part")
     part.unlink(missing_ok=True)
-    to = apsw.Connection(str(part))
+    _make_private(part)
+    to = apsw.Connection(str(part), flags=apsw.SQLITE_OPEN_READWRITE)
     try:
         with to.backup("main", db, "main") as backup:
             while not backup.done:
@@ -85,5 +102,9 @@ def copy(db: apsw.Connection, target: Path) -> None:
         to.pragma("journal_mode", "delete")
     finally:
         to.close()
-    part.chmod(0o600)
     part.replace(target)
+    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,4 +1,4 @@
-"""Lists as of a version, the change log, and the check of every row, as functions of a read transaction."""
+"""Lists as of a version, and the log of changes, as functions of a read transaction."""
 
 from __future__ import annotations
 
@@ -19,17 +19,21 @@ BATCH = 500
 
 # Objects unchanged since the version, and, for those changed later, what they were before their first later change.
 _AS_OF = """
-SELECT namespace, name, data, NULL, NULL FROM objects
- WHERE kind = :kind AND version <= :version AND (:all OR namespace = :namespace)
-   AND (namespace, name) > (:after_namespace, :after_name)
+SELECT namespace, name, 0, uid, owner, version, '', data, NULL, checksum FROM objects
+ WHERE kind = :kind AND version <= :version AND {place}
 UNION ALL
-SELECT c.namespace, c.name, c.before, c.version, c.checksum FROM changes c
- WHERE c.kind = :kind AND c.version > :version AND c.before IS NOT NULL AND (:all OR c.namespace = :namespace)
-   AND (c.namespace, c.name) > (:after_namespace, :after_name)
+SELECT c.namespace, c.name, 1, '', '', c.version, c.type, c.data, c.before, c.checksum FROM changes c
+ WHERE c.kind = :kind AND c.version > :version AND c.before IS NOT NULL AND {changed_place}
    AND NOT EXISTS (SELECT 1 FROM changes d WHERE d.kind = c.kind AND d.namespace = c.namespace AND d.name = c.name
                    AND d.version > :version AND d.version < c.version)
 ORDER BY 1, 2 LIMIT :limit
 """
+_ALL = _AS_OF.format(
+    place="(namespace, name) > (:namespace, :name)", changed_place="(c.namespace, c.name) > (:namespace, :name)"
+)
+_ONE_NAMESPACE = _AS_OF.format(
+    place="namespace = :namespace AND name > :name", changed_place="c.namespace = :namespace AND c.name > :name"
+)
 
 
 class Cursor(msgspec.Struct, frozen=True, array_like=True):
@@ -69,62 +73,62 @@ def page(db: apsw.Connection, cursor: Cursor, limit: int) -> Page:
         raise Expired(
             f"the list began at version {cursor.version}, which is no longer kept", hint="begin the list again"
         )
+    if cursor.version > newest(db):
+        raise Expired(f"the list began at version {cursor.version}, which is not here", hint="begin the list again")
     found: list[AnyObject] = []
+    # One more than asked for, to know whether anything follows.
+    size = min(BATCH, limit + 1) if limit and not cursor.labels else BATCH
     after = cursor.after
     while True:
-        batch = _batch(db, cursor, after)
-        for namespace, name, data in batch:
-            after = (namespace, name)
-            obj = rows.decode(cursor.kind, data, f"the row of {cursor.kind} {namespace}/{name}")
+        batch = _batch(db, cursor, after, size)
+        for after, obj in batch:  # noqa: B007 (the last one is where the next batch begins)
             if all(obj.meta.labels.get(key) == value for key, value in cursor.labels.items()):
                 if limit and len(found) == limit:
                     last = found[-1].meta
                     rest = msgspec.structs.replace(cursor, after=(last.namespace, last.name))
                     return Page(tuple(found), cursor.version, rest.text())
                 found.append(obj)
-        if len(batch) < BATCH:
+        if len(batch) < size:
             return Page(tuple(found), cursor.version, "")
 
 
-def _batch(db: apsw.Connection, cursor: Cursor, after: tuple[str, str]) -> list[tuple[str, str, bytes]]:
+def _batch(
+    db: apsw.Connection, cursor: Cursor, after: tuple[str, str], size: int
+) -> list[tuple[tuple[str, str], AnyObject]]:
     question = {
         "kind": cursor.kind,
-        "namespace": cursor.namespace or "",
-        "all": cursor.namespace is None,
         "version": cursor.version,
-        "after_namespace": after[0],
-        "after_name": after[1],
-        "limit": BATCH,
+        "namespace": after[0],
+        "name": after[1],
+        "limit": size,
     }
-    result: list[tuple[str, str, bytes]] = []
-    answer = cast("list[tuple[str, str, bytes, int | None, bytes | None]]", db.execute(_AS_OF, question).fetchall())
-    for namespace, name, data, changed, _ in answer:
-        if changed is None:
-            _check_object(db, cursor.kind, namespace, name)
-        else:
-            _check_change(db, changed)
-        result.append((namespace, name, data))
-    return result
+    answer = db.execute(_ALL if cursor.namespace is None else _ONE_NAMESPACE, question).fetchall()
+    return [((row[0], row[1]), _checked(cursor.kind, row)) for row in cast("list[_Row]", answer)]
 
 
-def _check_object(db: apsw.Connection, kind: str, namespace: str, name: str) -> None:
-    row = db.execute(
-        "SELECT uid, owner, version, data, checksum FROM objects WHERE kind = ? AND namespace = ? AND name = ?",
-        (kind, namespace, name),
-    ).fetchone()
-    uid, owner, version, data, check = cast("tuple[str, str, int, bytes, bytes]", row)
-    if rows.object_checksum(kind, namespace, name, uid, owner, version, data) != check:
-        raise rows.corrupt(f"the row of {kind} {namespace}/{name}")
+_Row = tuple[str, str, int, str, str, int, str, bytes, bytes | None, bytes]
 
 
-def _check_change(db: apsw.Connection, version: int) -> None:
-    changes(db, version - 1, None, 1)
+def _checked(kind: str, row: _Row) -> AnyObject:
+    namespace, name, from_change, uid, owner, version, type_, data, before, check = row
+    where = f"the row of {kind} {namespace}/{name}"
+    if not from_change:
+        right = rows.object_checksum(kind, namespace, name, uid, owner, version, data)
+    else:
+        where = f"change {version}"
+        right = rows.change_checksum(version, type_, kind, namespace, name, data, before)
+    if right != check:
+        raise rows.corrupt(where)
+    return rows.decode(kind, (before or b"") if from_change else data, where)
 
 
 def changes(db: apsw.Connection, after: int, kinds: frozenset[str] | None, limit: int = BATCH) -> list[Change]:
     """The next changes after a version; Expired, Corrupt."""
     if after < oldest_kept(db):
         raise Expired(f"version {after} is no longer kept", hint="list again, and watch from the list's version")
+    if after > newest(db):
+        # A restored store may be older than those who watched it.
+        raise Expired(f"version {after} is not here", hint="list again, and watch from the list's version")
     marks = ",".join("?" * len(kinds)) if kinds is not None else ""
     only = f" AND kind IN ({marks})" if kinds is not None else ""
     answer = db.execute(
@@ -142,31 +146,3 @@ def changes(db: apsw.Connection, after: int, kinds: frozenset[str] | None, limit
         obj = rows.decode(kind, data, f"change {version}")
         found.append(Change(version, "delete" if type_ == "delete" else "put", kind, obj))
     return found
-
-
-def check_all(db: apsw.Connection) -> list[str]:
-    """Every row that fails its checksum, by name; and what SQLite itself finds wrong with the file."""
-    wrong: list[str] = []
-    for (text,) in cast("list[tuple[str]]", db.execute("PRAGMA integrity_check").fetchall()):
-        if text != "ok":
-            wrong.append(f"the file: {text}")
-    for row in db.execute("SELECT kind, namespace, name, uid, owner, version, data, checksum FROM objects"):
-        *said, check = cast("tuple[str, str, str, str, str, int, bytes, bytes]", row)
-        if rows.object_checksum(*said) != check:  # type: ignore[arg-type]
-            wrong.append(f"object {said[0]} {said[1]}/{said[2]}")
-    for row in db.execute("SELECT version, type, kind, namespace, name, data, before, checksum FROM changes"):
-        *told, check = cast("tuple[int, str, str, str, str, bytes, bytes | None, bytes]", row)
-        if rows.change_checksum(*told) != check:  # type: ignore[arg-type]
-            wrong.append(f"change {told[0]}")
-    for name, holder, fence, expires_at, check in cast(
-        "list[tuple[str, str, int, float, bytes]]",
-        db.execute("SELECT name, holder, fence, expires_at, checksum FROM leases").fetchall(),
-    ):
-        if rows.checksum("lease", name, holder, fence, expires_at) != check:
-            wrong.append(f"lease {name}")
-    for id_, data, check in cast(
-        "list[tuple[int, bytes, bytes]]", db.execute("SELECT id, data, checksum FROM audit").fetchall()
-    ):
-        if rows.checksum("audit", data) != check:
-            wrong.append(f"audit entry {id_}")
-    return wrong

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ import apsw
 import msgspec
 
 from septet.drivers.store.sqlite import reading, rows, writing
+from septet.drivers.store.sqlite.checking import check_all
 from septet.drivers.store.sqlite.connection import connect, copy, translated
 from septet.drivers.store.sqlite.writer import Writer
 from septet.model.errors import InvalidInput, Unavailable
@@ -27,17 +29,13 @@ READERS = 3
 class SqliteStore:
     """One file, one process. Make it on the event loop that uses it."""
 
-    def __init__(self, path: Path, clock: Clock, *, keep: int = 20_000) -> None:
+    def __init__(self, path: Path, clock: Clock, *, keep: int = 20_000, keep_audit: int = 100_000) -> None:
         """`keep` is how many changes can be watched and listed back at least. Unavailable, Corrupt."""
         self._clock = clock
-        self._path = path
         self._loop = asyncio.get_running_loop()
-        self._version_changed = asyncio.Condition()
-        self._committed = 0
         self._wakers: set[asyncio.Event] = set()
         self._closed = False
-        self._writer = Writer(path, keep, self._on_commit)
-        path.chmod(0o600)
+        self._writer = Writer(path, keep, keep_audit, self._on_commit)
         self._idle: queue.SimpleQueue[apsw.Connection] = queue.SimpleQueue()
         with translated():
             for _ in range(READERS):
@@ -51,7 +49,8 @@ class SqliteStore:
         return await self._writer.run(lambda db: writing.create(db, obj, now))
 
     async def update(self, obj: AnyObject) -> AnyObject:
-        return await self._writer.run(lambda db: writing.update(db, obj))
+        now = self._clock.wall()
+        return await self._writer.run(lambda db: writing.update(db, obj, now))
 
     async def update_status(self, obj: AnyObject) -> AnyObject:
         return await self._writer.run(lambda db: writing.update_status(db, obj))
@@ -82,7 +81,7 @@ class SqliteStore:
                         "the cursor belongs to another list", hint="ask with the same kind, namespace and labels"
                     )
             else:
-                place = reading.Cursor(kind, namespace, labels or {}, reading.newest(db), ("", ""))
+                place = reading.Cursor(kind, namespace, labels or {}, reading.newest(db), (namespace or "", ""))
             return reading.page(db, place, limit)
 
         return await self._read(read)
@@ -115,8 +114,7 @@ class SqliteStore:
         now = self._clock.wall()
 
         def work(db: apsw.Connection) -> LeaseGrant | None:
-            row = db.execute("SELECT holder, fence, expires_at FROM leases WHERE name = ?", (name,)).fetchone()
-            held, fence, expires = cast("tuple[str, int, float]", row) if row else ("", 0, 0.0)
+            held, fence, expires = _lease(db, name)
             if held not in ("", holder) and expires > now:
                 return None
             if held != holder:
@@ -128,10 +126,10 @@ class SqliteStore:
 
     async def release(self, name: str, holder: str) -> None:
         def work(db: apsw.Connection) -> None:
-            row = db.execute("SELECT fence FROM leases WHERE name = ? AND holder = ?", (name, holder)).fetchone()
-            if row:
+            held, fence, _ = _lease(db, name)
+            if held == holder:
                 # The row stays, so that the fence goes on growing.
-                _put_lease(db, name, "", cast("int", row[0]), 0.0)
+                _put_lease(db, name, "", fence, 0.0)
 
         await self._writer.run(work)
 
@@ -153,7 +151,7 @@ class SqliteStore:
             for id_, data, check in cast("list[tuple[int, bytes, bytes]]", answer):
                 if rows.checksum("audit", data) != check:
                     raise rows.corrupt(f"audit entry {id_}")
-                found.append({"id": id_, **msgspec.json.decode(data, type=dict[str, object])})
+                found.append({**msgspec.json.decode(data, type=dict[str, object]), "id": id_})
             return found
 
         return await self._read(read)
@@ -161,10 +159,15 @@ class SqliteStore:
     # -- the whole file
 
     async def backup(self, path: Path) -> None:
-        await self._read(lambda db: copy(db, path))
+        def work(db: apsw.Connection) -> None:
+            # The first read fixes what this transaction sees; else every write would start the copy again.
+            reading.newest(db)
+            copy(db, path)
+
+        await self._read(work)
 
     async def check(self) -> list[str]:
-        return await self._read(reading.check_all)
+        return await self._read(check_all)
 
     async def close(self) -> None:
         if self._closed:
@@ -198,12 +201,24 @@ class SqliteStore:
 
         return await self._loop.run_in_executor(self._readers, job)
 
-    def _on_commit(self, version: int) -> None:
-        self._loop.call_soon_threadsafe(self._wake)
+    def _on_commit(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody watches any more
+            self._loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
         for waker in self._wakers:
             waker.set()
+
+
+def _lease(db: apsw.Connection, name: str) -> tuple[str, int, float]:
+    """(holder, fence, expires at) of a lease, free when nobody ever had it; Corrupt."""
+    row = db.execute("SELECT holder, fence, expires_at, checksum FROM leases WHERE name = ?", (name,)).fetchone()
+    if row is None:
+        return "", 0, 0.0
+    holder, fence, expires_at, check = cast("tuple[str, int, float, bytes]", row)
+    if rows.checksum("lease", name, holder, fence, expires_at) != check:
+        raise rows.corrupt(f"the lease {name!r}")
+    return holder, fence, expires_at
 
 
 def _put_lease(db: apsw.Connection, name: str, holder: str, fence: int, expires_at: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import queue
 import threading
 from collections.abc import Callable
@@ -18,19 +19,24 @@ from septet.model.errors import SeptetError, Unavailable
 
 Result = TypeVar("Result")
 Work = Callable[[apsw.Connection], Any]
+Job = tuple[Work, asyncio.Future[Any], asyncio.AbstractEventLoop]
+Outcome = tuple[Any, BaseException | None]
 GROUP = 200
 PRUNE_EVERY = 500
+
+log = logging.getLogger("septet.store")
 
 
 class Writer:
     """Runs work in write transactions. Work that fails leaves nothing behind and does not disturb its group."""
 
-    def __init__(self, path: Path, keep: int, on_commit: Callable[[int], None]) -> None:
-        self._path = path
+    def __init__(self, path: Path, keep: int, keep_audit: int, on_commit: Callable[[], None]) -> None:
+        """Keeps at least `keep` changes and `keep_audit` audit entries, and not many more."""
         self._keep = keep
+        self._keep_audit = keep_audit
+        self._prune_every = max(1, min(PRUNE_EVERY, keep // 4, keep_audit // 4))
         self._on_commit = on_commit
-        self._queue: queue.SimpleQueue[tuple[Work, asyncio.Future[Any], asyncio.AbstractEventLoop] | None]
-        self._queue = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._closed = False
         self._commits = 0
         with translated():
@@ -46,6 +52,8 @@ class Writer:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
         self._queue.put((work, future, loop))
+        # Its failure is looked at here too, for the caller may be gone by then.
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
         # A caller that is cancelled does not take back a write that may be under way.
         return await asyncio.shield(future)
 
@@ -69,37 +77,44 @@ class Writer:
             if jobs:
                 self._commit(jobs)
 
-    def _commit(self, jobs: list[tuple[Work, asyncio.Future[Any], asyncio.AbstractEventLoop]]) -> None:
-        outcomes: list[tuple[Any, BaseException | None]] = []
+    def _commit(self, jobs: list[Job]) -> None:
+        outcomes: list[Outcome]
         try:
-            with translated():
-                before = newest(self._db)
-                self._db.execute("BEGIN IMMEDIATE")
-                try:
-                    outcomes = [self._attempt(work) for work, _, _ in jobs]
-                    self._prune()
-                    after = newest(self._db)
-                    self._db.execute("COMMIT")
-                except BaseException:
-                    if self._db.in_transaction:
-                        self._db.execute("ROLLBACK")
-                    raise
+            outcomes = self._transact([work for work, _, _ in jobs])
         except SeptetError as error:
             outcomes = [(None, error)] * len(jobs)
-        else:
-            if after != before:
-                self._on_commit(after)
+        except BaseException as error:  # whatever it was, those who wait must hear of it
+            log.exception("the store's writer met an error of its own")
+            outcomes = [(None, Unavailable(f"the store does not answer: {error!r}"))] * len(jobs)
         for (_, future, loop), (result, failure) in zip(jobs, outcomes, strict=True):
             with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
                 loop.call_soon_threadsafe(_settle, future, result, failure)
 
-    def _attempt(self, work: Work) -> tuple[Any, BaseException | None]:
+    def _transact(self, works: list[Work]) -> list[Outcome]:
+        with translated():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                before = newest(self._db)
+                outcomes = [self._attempt(work) for work in works]
+                self._prune()
+                after = newest(self._db)
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+        if after != before:
+            self._on_commit()
+        return outcomes
+
+    def _attempt(self, work: Work) -> Outcome:
         self._db.execute("SAVEPOINT work")
         try:
-            result = work(self._db)
-        except apsw.Error:
-            raise
+            with translated():
+                result = work(self._db)
         except Exception as error:
+            if not self._db.in_transaction:  # SQLite took back all of it, the others' work too
+                raise
             self._db.execute("ROLLBACK TO work")
             self._db.execute("RELEASE work")
             return None, error
@@ -107,9 +122,10 @@ class Writer:
         return result, None
 
     def _prune(self) -> None:
-        self._commits += 1
-        if self._commits % PRUNE_EVERY == 0:
+        if self._commits % self._prune_every == 0:
             self._db.execute("DELETE FROM changes WHERE version <= ?", (newest(self._db) - self._keep,))
+            self._db.execute("DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?", (self._keep_audit,))
+        self._commits += 1
 
 
 def _settle(future: asyncio.Future[Any], result: Any, failure: BaseException | None) -> None:

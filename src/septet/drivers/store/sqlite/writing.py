@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from typing import Any, NamedTuple, cast
 
@@ -74,18 +75,18 @@ def create(db: apsw.Connection, obj: AnyObject, now: float) -> AnyObject:
     return _put(db, _with(obj, meta=made), None)
 
 
-def update(db: apsw.Connection, obj: AnyObject) -> AnyObject:
+def update(db: apsw.Connection, obj: AnyObject, now: float) -> AnyObject:
     stored = _current(db, obj)
     old = stored.obj.meta
     kept: dict[str, Any] = {"uid": old.uid, "created_at": old.created_at, "deleting_since": old.deleting_since}
     same = msgspec.structs.replace(obj.meta, **kept, resource_version=old.resource_version, generation=old.generation)
     changed = _with(obj, meta=same, status=getattr(stored.obj, "status", None))
-    if rows.encode(changed) == stored.data:
+    if changed == stored.obj:
         return stored.obj
     grown = old.generation + (_spec(obj) != _spec(stored.obj))
     meta = msgspec.structs.replace(same, resource_version=next_version(db), generation=grown)
     if old.deleting_since is not None and not meta.finalizers:
-        return _remove(db, _with(changed, meta=meta), stored.data)
+        return _remove(db, _with(changed, meta=meta), stored.data, now)
     return _put(db, _with(changed, meta=meta), stored.data)
 
 
@@ -112,11 +113,7 @@ def _delete(db: apsw.Connection, stored: Stored, now: float) -> AnyObject:
         marked = msgspec.structs.replace(meta, deleting_since=now, resource_version=next_version(db))
         return _put(db, _with(stored.obj, meta=marked), stored.data)
     gone = msgspec.structs.replace(meta, resource_version=next_version(db))
-    result = _remove(db, _with(stored.obj, meta=gone), stored.data)
-    owned = db.execute("SELECT kind, namespace, name FROM objects WHERE owner = ?", (meta.uid,)).fetchall()
-    for kind, namespace, name in cast("list[tuple[str, str, str]]", owned):
-        _delete(db, load(db, kind, namespace, name), now)
-    return result
+    return _remove(db, _with(stored.obj, meta=gone), stored.data, now)
 
 
 def _current(db: apsw.Connection, obj: AnyObject) -> Stored:
@@ -154,10 +151,16 @@ def _put(db: apsw.Connection, obj: AnyObject, before: bytes | None) -> AnyObject
     return obj
 
 
-def _remove(db: apsw.Connection, obj: AnyObject, before: bytes) -> AnyObject:
+def _remove(db: apsw.Connection, obj: AnyObject, before: bytes, now: float) -> AnyObject:
+    """The object goes, and with it all that it owns."""
     kind, meta = kind_of(obj), obj.meta
     db.execute("DELETE FROM objects WHERE kind = ? AND namespace = ? AND name = ?", (kind, meta.namespace, meta.name))
     _log(db, "delete", obj, rows.encode(obj), before)
+    owned = db.execute("SELECT kind, namespace, name FROM objects WHERE owner = ?", (meta.uid,)).fetchall()
+    for owned_kind, namespace, name in cast("list[tuple[str, str, str]]", owned):
+        # One that went by way of another is not there any more.
+        with contextlib.suppress(NotFound):
+            _delete(db, load(db, owned_kind, namespace, name), now)
     return obj
 
 

@@ -1,0 +1,87 @@
+"""The check of everything: each row against its checksum, rows against the log of changes, the file itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import apsw
+
+from septet.drivers.store.sqlite import rows
+from septet.drivers.store.sqlite.writing import next_version
+
+_ROWS = {
+    "objects": "SELECT kind, namespace, name, uid, owner, version, data, checksum FROM objects",
+    "changes": "SELECT version, type, kind, namespace, name, data, before, checksum FROM changes",
+    "leases": "SELECT name, holder, fence, expires_at, checksum FROM leases",
+    "audit": "SELECT data, checksum, id FROM audit",
+}
+
+# The newest change of a name that is kept says whether the object is there, and at which version.
+_AGAINST_CHANGES = """
+SELECT c.kind, c.namespace, c.name FROM changes c
+ LEFT JOIN objects o ON o.kind = c.kind AND o.namespace = c.namespace AND o.name = c.name
+ WHERE c.version = (SELECT max(version) FROM changes d
+                    WHERE d.kind = c.kind AND d.namespace = c.namespace AND d.name = c.name)
+   AND CASE c.type WHEN 'delete' THEN o.version IS NOT NULL ELSE o.version IS NOT c.version END
+"""
+
+
+def check_all(db: apsw.Connection) -> list[str]:
+    """What is wrong, each in words; what cannot be read at all is named by its table."""
+    wrong: list[str] = []
+    for what, look in (
+        ("the file", _file),
+        ("the table objects", _objects),
+        ("the table changes", _changes),
+        ("the table leases", _leases),
+        ("the table audit", _audit),
+        ("objects and changes", _together),
+    ):
+        try:
+            wrong.extend(look(db))
+        except (apsw.Error, UnicodeDecodeError) as error:
+            wrong.append(f"{what} cannot be read: {error}")
+    return wrong
+
+
+def _file(db: apsw.Connection) -> Iterator[str]:
+    for (text,) in db.execute("PRAGMA integrity_check").fetchall():
+        if text != "ok":
+            yield f"the file: {text}"
+
+
+def _rows(db: apsw.Connection, table: str) -> Iterator[Any]:
+    yield from db.execute(_ROWS[table])
+
+
+def _objects(db: apsw.Connection) -> Iterator[str]:
+    for kind, namespace, name, *rest, check in _rows(db, "objects"):
+        if rows.object_checksum(kind, namespace, name, *rest) != check:
+            yield f"object {kind} {namespace}/{name}"
+
+
+def _changes(db: apsw.Connection) -> Iterator[str]:
+    for version, *rest, check in _rows(db, "changes"):
+        if rows.change_checksum(version, *rest) != check:
+            yield f"change {version}"
+
+
+def _leases(db: apsw.Connection) -> Iterator[str]:
+    for name, holder, fence, expires_at, check in _rows(db, "leases"):
+        if rows.checksum("lease", name, holder, fence, expires_at) != check:
+            yield f"lease {name}"
+
+
+def _audit(db: apsw.Connection) -> Iterator[str]:
+    for data, check, id_ in _rows(db, "audit"):
+        if rows.checksum("audit", data) != check:
+            yield f"audit entry {id_}"
+
+
+def _together(db: apsw.Connection) -> Iterator[str]:
+    for kind, namespace, name in db.execute(_AGAINST_CHANGES):
+        yield f"object {kind} {namespace}/{name} is not what the newest change says"
+    for (newest,) in db.execute("SELECT coalesce(max(version), 0) FROM changes"):
+        if int(str(newest)) >= next_version(db):
+            yield "the sequence of versions went back"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from harness import HELLO, PYTHON, Options, Platform, Row, main, run_ms, wait_until
 
@@ -16,7 +17,7 @@ def bench(options: Options) -> list[Row]:
         for name in names:
             platform.deploy(name, PLAIN if name.startswith("plain") else HELLO, scale={"window": 6.0, "grace": 0.5})
         for name in names:
-            wait_until(f"{name} at zero", lambda name=name: not platform.instances(name))
+            wait_until(f"{name} at zero", partial(_at_zero, platform, name))
         options.random.shuffle(names)
         cold: dict[str, list[float]] = {"plain": [], "async": []}
         warm: list[float] = []
@@ -30,6 +31,10 @@ def bench(options: Options) -> list[Row]:
         Row("the same with an async handler", "ms", cold["async"], "exec of the interpreter", bare),
         Row("a warm call", "ms", warm, "exec of the interpreter", bare),
     ]
+
+
+def _at_zero(platform: Platform, name: str) -> bool:
+    return not platform.instances(name)
 
 
 def _call(platform: Platform, name: str) -> float:

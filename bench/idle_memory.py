@@ -32,7 +32,7 @@ def bench(options: Options) -> list[Row]:
         time.sleep(10)
         idle = (cpu(platform.pid) - begin) * 10
     return [
-        Row("memory (PSS) of an idle Python instance", "MiB", [ours], "interpreter asleep", theirs),
+        Row("memory (PSS) of an idle instance, async handler", "MiB", [ours], "interpreter asleep", theirs),
         Row("the platform's own growth for each", "MiB", [grown], "the platform before", [empty]),
         Row(f"processor, idle with {options.rounds} instances", "% of one", [idle], "nothing", []),
     ]

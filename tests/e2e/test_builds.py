@@ -146,7 +146,7 @@ def test_what_the_source_brings_along_needs_no_network(platform: Platform) -> No
         file.writestr("brought-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: brought\nVersion: 1\n")
         file.writestr("brought-1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         file.writestr("brought-1.dist-info/RECORD", "")
-    files = {
+    files: dict[str, str | bytes] = {
         "main.py": "import brought\ndef handle(request, context):\n    return brought.WORD\n",
         "requirements.txt": "--no-index\n--find-links wheels\nbrought\n",
         "wheels/brought-1-py3-none-any.whl": wheel.getvalue(),
@@ -221,6 +221,24 @@ def test_a_build_that_was_killed_with_the_platform_goes_on(own_platform: Platfor
 def build_log_or_nothing(platform: Platform, name: str) -> str:
     path = f"/septet/v1/namespaces/default/functions/{name}/revisions/{name}-00001/build-log"
     return platform.request("GET", path).text
+
+
+def test_the_log_can_be_followed_to_the_end_of_the_build(platform: Platform) -> None:
+    platform.apply("followed", setup_py("import time; time.sleep(2); raise SystemExit('came to its end')"))
+    link = platform.connection()
+    path = "/septet/v1/namespaces/default/functions/followed/revisions/followed-00001/build-log"
+    end = time.monotonic() + 20
+    while platform.request("GET", path).status != 200:
+        assert time.monotonic() < end
+    link.request("GET", f"{path}?follow=true", headers={"Authorization": f"Bearer {platform.token}"})
+    answer = link.getresponse()
+    assert b"install.py" in answer.readline()
+    first = time.monotonic()
+    rest = answer.read().decode()
+    assert "came to its end" in rest
+    assert time.monotonic() - first > 1, "the first line came while the build ran"
+    assert platform.request("GET", f"{path}?follow=true").text == build_log(platform, "followed")
+    link.close()
 
 
 def test_a_hostile_archive_is_refused(platform: Platform) -> None:

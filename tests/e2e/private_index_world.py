@@ -16,6 +16,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -105,7 +106,7 @@ def processes(text: bytes) -> Iterator[str]:
             yield f"process {words[:200]!r}"
 
 
-def deploy(platform: Platform, name: str, **spec: object) -> tuple[str, set[str]]:
+def deploy(platform: Platform, name: str, **spec: Any) -> tuple[str, set[str]]:
     """How the revision ended, and which command lines held the password meanwhile."""
     seen: set[str] = set()
     platform.apply(name, {"main.py": LOOK, "requirements.txt": f"{PACKAGE}\n"}, **spec)

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
 import uuid
 import zipfile
@@ -145,7 +146,7 @@ def test_what_the_source_brings_along_needs_no_network(platform: Platform) -> No
         file.writestr("brought-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: brought\nVersion: 1\n")
         file.writestr("brought-1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         file.writestr("brought-1.dist-info/RECORD", "")
-    files = {
+    files: dict[str, str | bytes] = {
         "main.py": "import brought\ndef handle(request, context):\n    return brought.WORD\n",
         "requirements.txt": "--no-index\n--find-links wheels\nbrought\n",
         "wheels/brought-1-py3-none-any.whl": wheel.getvalue(),
@@ -222,6 +223,24 @@ def build_log_or_nothing(platform: Platform, name: str) -> str:
     return platform.request("GET", path).text
 
 
+def test_the_log_can_be_followed_to_the_end_of_the_build(platform: Platform) -> None:
+    platform.apply("followed", setup_py("import time; time.sleep(2); raise SystemExit('came to its end')"))
+    link = platform.connection()
+    path = "/septet/v1/namespaces/default/functions/followed/revisions/followed-00001/build-log"
+    end = time.monotonic() + 20
+    while platform.request("GET", path).status != 200:
+        assert time.monotonic() < end
+    link.request("GET", f"{path}?follow=true", headers={"Authorization": f"Bearer {platform.token}"})
+    answer = link.getresponse()
+    assert b"install.py" in answer.readline()
+    first = time.monotonic()
+    rest = answer.read().decode()
+    assert "came to its end" in rest
+    assert time.monotonic() - first > 1, "the first line came while the build ran"
+    assert platform.request("GET", f"{path}?follow=true").text == build_log(platform, "followed")
+    link.close()
+
+
 def test_a_hostile_archive_is_refused(platform: Platform) -> None:
     platform.apply("hostile", {**HELLO, "../../etc/passwd": "x"})
     message = failure(platform, "hostile")
@@ -242,3 +261,43 @@ def test_credentials_of_a_private_index_exist_only_during_the_build(tmp_path: Pa
     assert seen["planted"], "the search finds what is there"
     assert seen["found"] == [], "the password, or its base64, stands nowhere"
     assert seen["wrong"], "without the secret the build fails"
+
+
+def test_a_source_is_a_folder_a_file_a_zip_or_a_tar(platform: Platform, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    text = "import os\ndef handle(request, context):\n    return ' '.join(sorted(os.listdir('.')))\n"
+    (folder / "main.py").write_text(text)
+    (folder / "left-out.txt").write_text("x")
+    (folder / ".septetignore").write_text("left-out.txt\n")
+    (tmp_path / "main.py").write_text(text)
+    with zipfile.ZipFile(tmp_path / "source.zip", "w") as file:
+        file.write(folder / "main.py", "main.py")
+    with tarfile.open(tmp_path / "source.tar.gz", "w:gz") as tar:
+        tar.add(folder / "main.py", "main.py")
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("SEPTET_")}
+    env = {**clean, "SEPTET_URL": platform.url, "SEPTET_TOKEN": platform.token, "SEPTET_CONFIG": str(tmp_path / "c")}
+    deploy = [sys.executable, "-m", "septet", "deploy", "--runtime", "python"]
+    for number, source in enumerate(("folder", "main.py", "source.zip", "source.tar.gz")):
+        command = [
+            sys.executable,
+            "-m",
+            "septet",
+            "deploy",
+            f"form-{number}",
+            "--runtime",
+            "python",
+            "--source",
+            source,
+        ]
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        names = platform.call(f"form-{number}").text.split()
+        assert "main.py" in names and "left-out.txt" not in names, f"{source}: {names}"
+    # While it builds, the command shows what the build says.
+    (folder / "requirements.txt").write_text("--no-index\nnothing-of-this-name\n")
+    command = [*deploy, "form-0", "--source", "folder"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "  | ERROR: No matching distribution found for nothing-of-this-name" in done.stderr, done.stderr
+    assert done.stderr.count("No matching distribution") == 1, done.stderr

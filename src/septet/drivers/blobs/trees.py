@@ -78,7 +78,11 @@ class DirectoryTrees:
         if target.exists():
             self._discard(path)
         else:
+            # An ordinary user may move only folders that it may write to.
+            path.chmod(0o755)
             path.rename(target)
+            target.chmod(0o555)
+            sync_directory(target)
             sync_directory(self._frozen)
         return f"tree:{digest}"
 
@@ -86,12 +90,14 @@ class DirectoryTrees:
         """Out of sight in one step, then away: a crash in between leaves nothing that counts."""
         if path.exists():
             gone = self._gone / f"{path.name}.{os.urandom(6).hex()}"
+            path.chmod(0o700)
             path.rename(gone)
             _remove(gone)
 
 
 def _walk(root: Path) -> Iterator[os.DirEntry[str]]:
-    """Everything below, each directory before what is in it, in the order of names."""
+    """Everything below, each directory before what is in it, in the order of names; opens what was closed to us."""
+    os.chmod(root, 0o700)  # noqa: PTH101 (a string, mostly)
     with os.scandir(root) as entries:
         found = sorted(entries, key=lambda entry: entry.name)
     for entry in found:
@@ -114,6 +120,7 @@ def _seal(root: Path) -> str:
             _note(seen, b"folder", name, b"")
         elif stat.S_ISREG(mode):
             executable = bool(mode & 0o111)
+            os.chmod(entry.path, 0o700)  # noqa: PTH101 (a string; a build may leave files that nobody may read)
             _note(seen, b"program" if executable else b"file", name, _file(entry.path, executable))
         else:
             raise InvalidInput(f"{os.fsdecode(name)!r} is no file, folder or link", hint="remove it from the build")
@@ -142,6 +149,6 @@ def _note(seen: hashlib._Hash, *parts: bytes) -> None:
 
 def _remove(path: Path) -> None:
     """Removes a tree whose directories are read-only."""
-    for folder, _, _ in os.walk(path):
-        os.chmod(folder, 0o700)  # noqa: PTH101 (a string from os.walk)
+    for _ in _walk(path):
+        pass  # it opens each folder
     shutil.rmtree(path, ignore_errors=False)

@@ -33,11 +33,23 @@ _REPEATABLE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE
 class HttpCall:
     """Implements `ports.contract.Upload`: a call, on its first connection or, when that was stale, its second."""
 
-    __slots__ = ("_cancelled", "_early", "_early_size", "_ended", "_link", "_paused", "_transfer", "reply", "request")
+    __slots__ = (
+        "_cancelled",
+        "_early",
+        "_early_size",
+        "_ended",
+        "_link",
+        "_paused",
+        "_transfer",
+        "begun",
+        "reply",
+        "request",
+    )
 
     def __init__(self, link: Http1Link, request: RequestHead, reply: Reply) -> None:
         self.request = request
         self.reply = reply
+        self.begun = False
         self._link = link
         self._transfer: Transfer | None = None
         self._early: list[bytes] = []
@@ -101,6 +113,7 @@ class HttpCall:
             return False
 
         transfer = self._transfer = Transfer(connection, self.request, self.reply, over)
+        self.begun = True
         if started:
             self.reply.started()
         if self._paused:
@@ -220,6 +233,8 @@ class Http1Link:
             call.fail(_lost_error(again))
             return
         except (InstanceLost, Unavailable):
+            # A dead process is to be known as such before its call goes to look for another.
+            await self._probe()
             call.fail(_lost_error(again))
             return
         if self._closing or self._lost:
@@ -251,7 +266,7 @@ class Http1Link:
         self._lost = True
         self._on_lost()
         for call in list(self._calls):
-            call.fail(FunctionCrashed(f"the function's process ended while it ran this call: {why}"))
+            call.fail(_crashed(why) if call.begun else _lost_error(False))
         for connection in list(self._connections):
             connection.abort()
         current = asyncio.current_task()
@@ -365,6 +380,10 @@ async def _ask(link: Http1Link, readiness: Readiness, patience: float) -> int | 
 
 def _nothing() -> None:
     pass
+
+
+def _crashed(why: str) -> FunctionCrashed:
+    return FunctionCrashed(f"the function's process ended while it ran this call: {why}")
 
 
 def _lost_error(again: bool) -> SeptetError:

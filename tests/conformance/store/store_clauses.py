@@ -383,5 +383,5 @@ def alter(path: Path, sql: str) -> None:
     """What a broken disk, or a stranger, does to a row."""
     db = apsw.Connection(str(path))
     db.execute(sql)
-    assert cast("int", db.changes()) == 1, sql
+    assert db.changes() == 1, sql
     db.close()

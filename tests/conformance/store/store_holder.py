@@ -19,7 +19,7 @@ from septet.drivers.store.sqlite.store import SqliteStore
 
 
 class SyncedFile(apsw.VFSFile):
-    def __init__(self, name: object, flags: list[int]) -> None:
+    def __init__(self, name: str | apsw.URIFilename | None, flags: list[int]) -> None:
         super().__init__("unix", name, flags)
         self.path = Path(name.filename()) if isinstance(name, apsw.URIFilename) else Path(str(name))
 
@@ -35,7 +35,7 @@ class SyncedFiles(apsw.VFS):
     def __init__(self) -> None:
         super().__init__("synced", "unix", makedefault=True)
 
-    def xOpen(self, name: object, flags: list[int]) -> SyncedFile:
+    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> SyncedFile:
         return SyncedFile(name, flags)
 
     def xDelete(self, name: str, sync: bool) -> None:

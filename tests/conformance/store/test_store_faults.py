@@ -304,5 +304,5 @@ async def test_work_that_fails_does_not_disturb_its_group(bed: SqliteBed) -> Non
     )
     failed = [number for number, outcome in enumerate(tries) if isinstance(outcome, BaseException)]
     assert failed == list(range(0, 30, 3))
-    versions = sorted(obj.meta.resource_version for obj in tries if isinstance(obj, msgspec.Struct))  # type: ignore[attr-defined]
+    versions = sorted(obj.meta.resource_version for obj in tries if isinstance(obj, msgspec.Struct))
     assert versions == list(range(2, 22))

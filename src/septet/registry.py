@@ -22,7 +22,7 @@ CONTRACTS = {
     "frames": "septet.drivers.contract.frames:FramesContract",
     "http1": "septet.drivers.contract.http1:Http1Contract",
 }
-RUNTIMES = ("python", "node", "ruby", "exec", "http", "binary")
+RUNTIMES = ("python", "node", "ruby", "go", "exec", "http", "binary")
 
 _RUNTIME_ROOT = Path(__file__).parent / "runtimes"
 

@@ -1,7 +1,8 @@
 """The platform as an ordinary user, when the tests run as root: a prefix for the command of `Platform`.
 
 Checkout and interpreter may lie below a folder that only root may enter. In a mount namespace of its own, each such
-folder is covered by an open one, into which what is needed is bound at its own path; then all rights are given up.
+folder is covered by an open one, into which what is needed is bound at its own path; /dev/net/tun gets the mode that
+udev gives it; then all rights are given up.
 """
 
 from __future__ import annotations
@@ -34,6 +35,11 @@ for path in folders:
             for inner in (one for one in folders if one.startswith(above + "/")):
                 os.makedirs(inner, exist_ok=True)
                 s.mount(f"/proc/self/fd/{opened[inner]}", inner, "", s.MS_BIND | s.MS_REC)
+if os.path.exists("/dev/net/tun"):
+    s.mount("tmpfs", "/dev/net", "tmpfs", 0, "mode=755,size=16k")
+    os.umask(0)
+    os.mknod("/dev/net/tun", 0o20666, os.makedev(10, 200))
+    os.umask(0o022)
 os.setgroups([])
 os.setresgid(*[int(sys.argv[2])] * 3)
 os.setresuid(*[int(sys.argv[2])] * 3)

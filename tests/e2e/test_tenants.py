@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import threading
 import time
@@ -123,7 +124,7 @@ def test_one_functions_queue_does_not_slow_another(platform: Platform) -> None:
     stop = threading.Event()
 
     def flood() -> None:
-        links = []
+        links: list[http.client.HTTPConnection] = []
         while not stop.is_set() and len(links) < 150:
             link = platform.connection()
             link.request("POST", "/fn/default/flooded/", b"0.2", {"Authorization": f"Bearer {platform.token}"})

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = ["demo", "test", "check"]
+SCRIPTS = ["demo", "test", "check", "first-answer"]
 
 
 QUICK = """#!/bin/sh
@@ -45,7 +45,7 @@ def test_scripts_are_strict_executable_and_explained(name: str) -> None:
     subprocess.run(["bash", "-n", path], check=True)
 
 
-@pytest.mark.parametrize("name", ["demo", "check"])
+@pytest.mark.parametrize("name", ["demo", "check", "first-answer"])
 def test_a_wrong_argument_changes_nothing(name: str) -> None:
     done = subprocess.run([ROOT / "scripts" / name, "--wrong"], capture_output=True, text=True)
     assert done.returncode == 2 and "usage" in done.stderr

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
 
 from septet.build.archive import extract
 from septet.build.cache import BuildCache
+from septet.build.log import BuildLog
 from septet.build.members import ArchiveLimits
-from septet.build.plan import CODE, RUNTIME, cache_key, plan, resolve
-from septet.build.task import TaskRunner
-from septet.model.errors import BuildFailed, FunctionError, InvalidInput, SeptetError
+from septet.build.plan import ALWAYS, CODE, RUNTIME, cache_key, plan, resolve
+from septet.build.surroundings import ALONE, surroundings
+from septet.build.task import MIB, TaskRunner
+from septet.model.errors import BuildFailed, InvalidInput, NotFound
 from septet.model.function import FunctionTemplate, Limits, Network
 from septet.model.instance import InstanceExit
 from septet.model.runtime import Runtime, RuntimeBuild
@@ -22,43 +26,38 @@ from septet.ports.blobs import Blobs, Progress, Trees
 from septet.ports.builder import Artifact
 from septet.ports.sandbox import Container, LaunchRequest, Volume
 
+NOT_FOUND = 127
+"""How a shell ends that does not find a program."""
+
 
 @dataclass(frozen=True)
 class BuildSettings:
-    """Builds at a time, the limits of each, and what every build finds in its environment (indexes, certificates)."""
+    """Builds at a time, the limits of each (MiB, cores, processes), and what every build finds in its environment
+    (indexes, certificates). `output` is what one step may print, `log` what is kept of a build's log, in bytes."""
 
     at_once: int = 2
     memory: int = 2048
     cpu: float = 2.0
     pids: int = 512
     tmp: int = 1024
-    log_lines: int = 20_000
+    output: int = 16 * MIB
+    log: int = 2 * MIB
     tail_lines: int = 60
     archive: ArchiveLimits = field(default_factory=ArchiveLimits)
     env: Mapping[str, str] = field(default_factory=dict)
     network: Network = field(default_factory=lambda: Network(mode="egress"))
 
 
-class _Log:
-    """The build's output: bounded, with the secrets blotted out."""
+class _Job(NamedTuple):
+    """One build under way. `work` names the tree in the making."""
 
-    def __init__(self, settings: BuildSettings, secrets: Mapping[str, str], progress: Progress) -> None:
-        self._lines: deque[str] = deque(maxlen=settings.log_lines)
-        self._tail = settings.tail_lines
-        self._secrets = sorted((value for value in secrets.values() if len(value) >= 4), key=len, reverse=True)
-        self._progress = progress
-
-    def line(self, text: str) -> None:
-        for value in self._secrets:
-            text = text.replace(value, "***")
-        self._lines.append(text)
-        self._progress(text)
-
-    def tail(self) -> str:
-        return "\n".join(list(self._lines)[-self._tail :])
-
-    def whole(self) -> bytes:
-        return ("\n".join(self._lines) + "\n").encode("utf-8", "replace")
+    namespace: str
+    name: str
+    work: str
+    runtime: Runtime
+    template: FunctionTemplate
+    secrets: Mapping[str, str]
+    log: BuildLog
 
 
 class SourceBuilder:
@@ -93,46 +92,58 @@ class SourceBuilder:
             raise InvalidInput(
                 f"there is no runtime {template.runtime!r}", hint=f"choose one of: {', '.join(sorted(self._runtimes))}"
             )
-        key = cache_key(runtime, template, secrets, self._salt(runtime))
+        # The first look at a runtime runs its interpreter.
+        salt = await asyncio.to_thread(self._salt, runtime)
+        key = cache_key(runtime, template, secrets, salt)
         lock = self._locks.setdefault(key, asyncio.Lock())
         try:
             async with lock:
-                if kept := self._cache.get(key):
+                if kept := await self._kept(key):
                     progress("from the build cache")
                     return kept
+                log = BuildLog(
+                    secrets.values(),
+                    [*self._settings.env.values(), *template.build.env.values()],
+                    progress,
+                    self._settings.log,
+                )
+                job = _Job(namespace, name, f"build-{key[:24]}", runtime, template, secrets, log)
                 async with self._room:
-                    artifact = await self._make(namespace, name, key, runtime, template, secrets, progress)
+                    artifact = await self._make(job)
                 self._cache.put(key, artifact)
                 return artifact
         finally:
             if not lock.locked():
                 self._locks.pop(key, None)
 
-    async def _make(
-        self,
-        namespace: str,
-        name: str,
-        key: str,
-        runtime: Runtime,
-        template: FunctionTemplate,
-        secrets: dict[str, str],
-        progress: Progress,
-    ) -> Artifact:
-        log = _Log(self._settings, secrets, progress)
-        work = f"build-{key[:24]}"
-        root = await self._trees.create(work)
+    async def _kept(self, key: str) -> Artifact | None:
+        """What this build made before, if both its tree and its log are still there."""
+        kept = self._cache.get(key)
+        try:
+            if kept is not None:
+                await self._blobs.size(kept.log)
+        except NotFound:
+            return None
+        return kept
+
+    async def _make(self, job: _Job) -> Artifact:
+        root = await self._trees.create(job.work)
         try:
             code = root / "code"
-            await asyncio.to_thread(self._unpack, template.source, code)
+            await asyncio.to_thread(self._unpack, job.template.source, code)
             names = [path.name for path in code.iterdir()]
-            for step in plan(runtime, template, names).steps:
+            for step in plan(job.runtime, job.template, names).steps:
                 (root / "deps").mkdir(exist_ok=True)
-                await self._run(namespace, name, work, runtime, template, step, secrets, log)
-            tree = await self._trees.freeze(work)
-        except BaseException:
-            await self._trees.discard(work)
+                await self._run(job, step)
+            tree = await self._trees.freeze(job.work)
+        except BuildFailed as error:
+            await self._trees.discard(job.work)
+            error.details["build_log"] = await self._blobs.put_bytes(job.log.whole())
             raise
-        return Artifact(tree, await self._blobs.put_bytes(log.whole()))
+        except BaseException:
+            await self._trees.discard(job.work)
+            raise
+        return Artifact(tree, await self._blobs.put_bytes(job.log.whole()))
 
     def _unpack(self, source: str, code: Path) -> None:
         code.mkdir()
@@ -140,24 +151,34 @@ class SourceBuilder:
         if facts.files == 0:
             raise InvalidInput("the archive holds no file")
 
-    async def _run(
-        self,
-        namespace: str,
-        name: str,
-        work: str,
-        runtime: Runtime,
-        template: FunctionTemplate,
-        step: RuntimeBuild,
-        secrets: dict[str, str],
-        log: _Log,
-    ) -> None:
-        command = resolve(step.command)
-        log.line(f"$ {' '.join(_shown(word, runtime) for word in command)}")
+    async def _run(self, job: _Job, step: RuntimeBuild) -> None:
+        request = self._request(job, step)
+        job.log.line(f"$ {' '.join(_shown(word, job.runtime) for word in request.containers[0].command)}")
+        no_network = None
+        try:
+            ended = await self._end(job, request)
+        except InvalidInput as error:
+            if not str(error.details.get("field", "")).startswith("network"):
+                raise BuildFailed(
+                    error.message, hint=error.hint, details={"log": job.log.tail(self._settings.tail_lines)}
+                ) from error
+            # What the source brings along can be installed all the same.
+            no_network = error
+            job.log.line(f"this build has no network: {error}")
+            ended = await self._end(job, _alone(request))
+        if ended.code != 0 or ended.limit:
+            raise self._failure(job, step, ended, no_network)
+
+    async def _end(self, job: _Job, request: LaunchRequest) -> InstanceExit:
+        return await self._tasks.run(request, job.log.line, job.template.build.timeout, self._settings.output)
+
+    def _request(self, job: _Job, step: RuntimeBuild) -> LaunchRequest:
         settings = self._settings
-        request = LaunchRequest(
-            id=f"build-{uuid.uuid4().hex[:20]}",
-            namespace=namespace,
-            function=name,
+        host = surroundings(settings.env)
+        return LaunchRequest(
+            id=_task_id(),
+            namespace=job.namespace,
+            function=job.name,
             revision="",
             kind="task",
             network=Network() if step.offline else settings.network,
@@ -165,35 +186,48 @@ class SourceBuilder:
             containers=(
                 Container(
                     name="build",
-                    runtime=runtime.name,
-                    command=command,
-                    env={"HOME": "/tmp", **settings.env, **template.build.env, **secrets},  # noqa: S108
-                    volumes=(Volume(tree=work, target="/function", writable=True),),
+                    runtime=job.runtime.name,
+                    command=resolve(step.command),
+                    env={"HOME": "/tmp", **host.env, **job.template.build.env, **job.secrets},  # noqa: S108
+                    files=host.files,
+                    volumes=(Volume(tree=job.work, target="/function", writable=True),),
                     working_directory=CODE,
                     limits=Limits(memory=settings.memory, cpu=settings.cpu, pids=settings.pids, tmp=settings.tmp),
                 ),
             ),
         )
-        try:
-            ended = await self._tasks.run(request, log.line, template.build.timeout)
-        except SeptetError as error:
-            if isinstance(error, InvalidInput | FunctionError):
-                raise BuildFailed(error.message, hint=error.hint, details={"log": log.tail()}) from error
-            raise
-        if ended.code != 0:
-            raise _failure(step, ended, log)
+
+    def _failure(
+        self, job: _Job, step: RuntimeBuild, ended: InstanceExit, no_network: InvalidInput | None
+    ) -> BuildFailed:
+        how = ended.message or f"it ended with {f'signal {ended.signal}' if ended.signal else f'code {ended.code}'}"
+        hint = "read the end of the build's log; a revision that serves already keeps serving"
+        if no_network is not None:
+            how, hint = f"{how}; it had no network: {no_network.message}", no_network.hint
+        elif ended.code == NOT_FOUND and step.needs:
+            hint = f"this host may lack what the build needs: apt install {' '.join(step.needs)}"
+        return BuildFailed(
+            f"the build step for {_what(step)} failed: {how}",
+            hint=hint,
+            limit=ended.limit,
+            details={"log": job.log.tail(self._settings.tail_lines)},
+        )
+
+
+def _alone(request: LaunchRequest) -> LaunchRequest:
+    """The same task without a network."""
+    containers = tuple(msgspec.structs.replace(one, env={**one.env, **ALONE}) for one in request.containers)
+    return msgspec.structs.replace(request, id=_task_id(), network=Network(), containers=containers)
+
+
+def _task_id() -> str:
+    return f"build-{uuid.uuid4().hex[:20]}"
+
+
+def _what(step: RuntimeBuild) -> str:
+    return "every source" if step.when == ALWAYS else step.when
 
 
 def _shown(word: str, runtime: Runtime) -> str:
     """A word of a command as a person would write it."""
     return word.replace("{interpreter}", runtime.name).replace("{runtime}", RUNTIME)
-
-
-def _failure(step: RuntimeBuild, ended: InstanceExit, log: _Log) -> BuildFailed:
-    how = ended.message or f"it ended with {f'signal {ended.signal}' if ended.signal else f'code {ended.code}'}"
-    return BuildFailed(
-        f"the build step for {step.when} failed: {how}",
-        hint="read the end of the build's log; a revision that serves already keeps serving",
-        limit=ended.limit,
-        details={"log": log.tail()},
-    )

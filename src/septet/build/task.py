@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from septet.model.instance import InstanceEvent, InstanceExit, InstanceInfo
 from septet.ports.sandbox import LaunchRequest, Sandbox
 
 OnLine = Callable[[str], None]
+MIB = 1024 * 1024
+
+
+@dataclass
+class _Task:
+    """One that runs. `left` is how many bytes it may still print."""
+
+    ended: asyncio.Future[InstanceExit]
+    on_line: OnLine
+    left: int
+    most: int
+
+    def end(self, how: InstanceExit) -> None:
+        if not self.ended.done():
+            self.ended.set_result(how)
 
 
 class TaskRunner:
@@ -17,40 +33,44 @@ class TaskRunner:
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
-        self._open: dict[str, tuple[asyncio.Future[InstanceExit], OnLine]] = {}
+        self._open: dict[str, _Task] = {}
 
     def on_event(self, event: InstanceEvent) -> bool:
-        entry = self._open.get(event.instance.id)
-        if entry is None:
+        task = self._open.get(event.instance.id)
+        if task is None:
             return False
-        if event.instance.state == "stopped" and not entry[0].done():
-            entry[0].set_result(event.instance.exit or InstanceExit(message="it ended without saying why"))
+        if event.instance.state == "stopped":
+            task.end(event.instance.exit or InstanceExit(message="it ended without saying why"))
         return True
 
     def line(self, instance: InstanceInfo, data: bytes) -> bool:
-        entry = self._open.get(instance.id)
-        if entry is None:
+        task = self._open.get(instance.id)
+        if task is None:
             return False
-        entry[1](data.decode("utf-8", "replace"))
+        task.left -= len(data) + 1
+        if task.left < 0:
+            task.end(InstanceExit(limit="output", message=f"it printed more than {task.most / MIB:g} MiB"))
+        else:
+            task.on_line(data.decode("utf-8", "replace"))
         return True
 
-    async def run(self, request: LaunchRequest, on_line: OnLine, seconds: float) -> InstanceExit:
-        """Starts the task and returns how it ended; past `seconds`, or when cancelled, it is killed.
+    async def run(self, request: LaunchRequest, on_line: OnLine, seconds: float, output: int) -> InstanceExit:
+        """Starts the task and returns how it ended. It is killed when it runs longer than `seconds`, prints more
+        than `output` bytes, or this is cancelled.
 
         Raises what `Sandbox.start` raises.
         """
-        ended: asyncio.Future[InstanceExit] = asyncio.get_running_loop().create_future()
-        self._open[request.id] = (ended, on_line)
+        task = _Task(asyncio.get_running_loop().create_future(), on_line, output, output)
+        self._open[request.id] = task
         try:
             await self._sandbox.start(request)
             try:
                 async with asyncio.timeout(seconds):
-                    return await asyncio.shield(ended)
+                    return await asyncio.shield(task.ended)
             except TimeoutError:
-                await self._sandbox.stop(request.id, 0)
                 return InstanceExit(limit="time", message=f"it ran longer than {seconds:g} s")
-        finally:
-            if not ended.done():
+            finally:
                 await self._sandbox.stop(request.id, 0)
-            ended.cancel()
+        finally:
+            task.ended.cancel()
             del self._open[request.id]

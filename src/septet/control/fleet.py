@@ -168,7 +168,9 @@ class Fleet:
             self._stopped(self._members[id], event.instance.exit or InstanceExit(message="it vanished"))
 
     def lost(self, instance: str) -> None:
-        """The link broke."""
+        """The link broke: no call may find it from now on."""
+        if member := self._members.get(instance):
+            self._pool.remove(member.key, instance)
         self._handle(instance, life.Lost())
 
     async def adopt(self) -> None:

@@ -131,10 +131,10 @@ class Revising:
 
     async def _failed(self, revision: Revision, error: SeptetError) -> None:
         log.info("revision %s/%s failed: %s", revision.meta.namespace, revision.meta.name, error)
-        whole = error.details.get("log")
-        kept = ""
-        if isinstance(error, BuildFailed) and isinstance(whole, str):
-            kept = await self._blobs.put_bytes(whole.encode())
+        kept = str(error.details.get("build_log", ""))
+        end = error.details.get("log")
+        if not kept and isinstance(error, BuildFailed) and isinstance(end, str):
+            kept = await self._blobs.put_bytes(end.encode())
         message = explain(error, self._settings.log_tail)
         await self._phase(revision, "failed", done=False, reason=error.code, message=message, build_log=kept)
 

@@ -60,7 +60,7 @@ class Certificates:
                     hint="both files must be PEM, readable, and belong together",
                 ) from error
             made.append(context)
-            for host in certificate.hosts:
+            for host in certificate.hosts or _names(certificate.chain):
                 contexts.setdefault(host.lower().rstrip("."), context)
         self._contexts, self._seen = contexts, stamps
         return made[0]
@@ -81,6 +81,18 @@ class Certificates:
         host = (name or "").lower().rstrip(".")
         wildcard = "*." + host.partition(".")[2]
         connection.context = self._contexts.get(host) or self._contexts.get(wildcard) or self._first
+
+
+def _names(chain: Path) -> tuple[str, ...]:
+    """The host names that a certificate is for: its subject's alternative names."""
+    from cryptography import x509  # only a platform with TLS needs it, and it takes its time
+
+    try:
+        leaf = x509.load_pem_x509_certificates(chain.read_bytes())[0]
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (ValueError, x509.ExtensionNotFound):
+        return ()
+    return tuple(names.get_values_for_type(x509.DNSName))
 
 
 def _context() -> ssl.SSLContext:

@@ -9,7 +9,8 @@ from septet.wire.fields import HOP_BY_HOP, cut_lines
 from septet.wire.http1 import RequestHeadFacts
 
 _OWN_REPLY_NAMES = frozenset({b"x-request-id", b"septet-invocation-id", b"traceparent", *HOP_BY_HOP})
-_NOTED = re.compile(rb"(?i:^|\n)(?i:" + b"|".join(sorted(_OWN_REPLY_NAMES | {b"date"})) + rb"):")
+# Beginning with a plain byte, the search skips from line to line.
+_NOTED = re.compile(rb"\n(?i:" + b"|".join(sorted(_OWN_REPLY_NAMES | {b"date"})) + rb"):")
 
 
 def function_lines(head: RequestHeadFacts, target: CallTarget, peer: Peer) -> bytes:
@@ -50,7 +51,7 @@ def invocation_lines(invocation: bytes, traceparent: bytes, tracestate: bytes, r
 
 def client_lines(lines: bytes, date: bytes) -> bytes:
     """A function's valid lines without those that are the platform's, and with `date` when they have none."""
-    noted = {name.lower().strip(b"\n:") for name in _NOTED.findall(lines)}
+    noted = {name.lower().strip(b"\n:") for name in _NOTED.findall(b"\n" + lines)}
     if noted - {b"date"}:
         lines = cut_lines(lines, _OWN_REPLY_NAMES)
     return lines if b"date" in noted else lines + date

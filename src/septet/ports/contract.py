@@ -129,7 +129,8 @@ class Link(Protocol):
         contract.4  Exchanges beyond the concurrency the link was opened with are the caller's fault, not
                     checked here; the pool counts.
         contract.5  When the instance dies, every open exchange gets `failed` with FunctionCrashed (or, before
-                    `started`, InstanceLost), then `on_lost` is called.
+                    `started`, InstanceLost), and `on_lost` is called once: before any InstanceLost, since a call
+                    that moves elsewhere must not find the dead instance again.
         """
         ...
 

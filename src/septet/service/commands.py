@@ -146,6 +146,13 @@ class BuildLog(Named[str], frozen=True, kw_only=True):
     revision: str
 
 
+class FollowBuildLog(Named[AsyncIterator[bytes]], frozen=True, kw_only=True):
+    """What is known so far, then each line as it comes, until the build has ended."""
+
+    verb = "functions:read"
+    revision: str
+
+
 class PutBlob(Command[BlobFacts], frozen=True, kw_only=True):
     """`chunks` is read once; it stops at the first byte too many."""
 

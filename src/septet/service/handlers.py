@@ -38,6 +38,7 @@ HANDLERS: dict[type[c.Command[Any]], Handler] = {
     c.GetRevision: revisions.get_revision,
     c.DeleteRevision: revisions.delete_revision,
     c.BuildLog: revisions.build_log,
+    c.FollowBuildLog: revisions.follow_build_log,
     c.PutBlob: blobs.put_blob,
     c.GetBlob: blobs.get_blob,
     c.ListInstances: watching.list_instances,

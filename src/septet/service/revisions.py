@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import cast
+
 from septet.model.errors import Conflict, NotFound
 from septet.model.function import Function, Revision
 from septet.model.objects import Route
-from septet.service.commands import BuildLog, DeleteRevision, GetRevision, ListRevisions
+from septet.ports.logs import LogLine
+from septet.service.commands import BuildLog, DeleteRevision, FollowBuildLog, GetRevision, ListRevisions
 from septet.service.context import Context
 from septet.service.results import Listing
 
 LOG_MOST = 16 * 1024 * 1024
+LOOK_EVERY = 0.3
+"""Seconds without a line after which a follower looks whether the build has ended: longer than a line takes to show."""
 BUILD_INSTANCE = "build"
 """Whose lines a build's output is among the function's logs while it runs."""
 
@@ -83,3 +90,40 @@ async def build_log(context: Context, command: BuildLog) -> str:
         command.namespace, command.name, revision=command.revision, instance=BUILD_INSTANCE
     )
     return "".join(f"{line.text}\n" for line in lines)
+
+
+async def follow_build_log(context: Context, command: FollowBuildLog) -> AsyncIterator[bytes]:
+    await get_revision(context, _named(command))
+    return _follow(context, command)
+
+
+async def _follow(context: Context, command: FollowBuildLog) -> AsyncIterator[bytes]:
+    if not await _builds(context, command):
+        whole = BuildLog(namespace=command.namespace, name=command.name, revision=command.revision)
+        yield (await build_log(context, whole)).encode()
+        return
+    lines = cast("AsyncGenerator[LogLine]", context.ports.logs.follow(command.namespace, command.name))
+    following = asyncio.ensure_future(anext(lines))
+    try:
+        while True:
+            await asyncio.wait({following}, timeout=LOOK_EVERY)
+            if following.done():
+                line = following.result()
+                following = asyncio.ensure_future(anext(lines))
+                if line.revision == command.revision and line.instance == BUILD_INSTANCE:
+                    yield f"{line.text}\n".encode()
+            elif not await _builds(context, command):
+                return
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await lines.aclose()
+
+
+async def _builds(context: Context, command: FollowBuildLog) -> bool:
+    """Whether the build is still to come, or under way."""
+    return (await get_revision(context, _named(command))).status.phase in ("pending", "building")
+
+
+def _named(command: FollowBuildLog) -> GetRevision:
+    return GetRevision(namespace=command.namespace, name=command.name, revision=command.revision)

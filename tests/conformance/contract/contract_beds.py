@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import json
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -112,11 +115,18 @@ class Bed:
             await started.close()
 
 
+_BUILT: dict[str, Path] = {}
+
+
 def build_go(folder: Path, files: dict[str, str]) -> None:
-    """Runs the runtime's build, as a build sandbox does."""
+    """Runs the runtime's build, as a build sandbox does; the same source is built once for all tests."""
     code = write_files(folder, files)
     deps = folder / "deps"
     deps.mkdir(exist_ok=True)
+    content = json.dumps(files, sort_keys=True)
+    if content in _BUILT:
+        shutil.copy(_BUILT[content], deps / "function")
+        return
     build = runtimes()["go"].builds[0]
     words = {"{code}": str(code), "{deps}": str(deps), "{runtime}": str(runtime_folder("go"))}
     done = subprocess.run(
@@ -129,6 +139,10 @@ def build_go(folder: Path, files: dict[str, str]) -> None:
     )
     if done.returncode:
         raise AssertionError(done.stdout + done.stderr)
+    kept = Path(tempfile.mkdtemp(prefix="septet-go-")) / "function"
+    atexit.register(shutil.rmtree, kept.parent, ignore_errors=True)
+    shutil.copy(deps / "function", kept)
+    _BUILT[content] = kept
 
 
 SYNC = Bed("python-sync", "python", "sync", broken={"main.py": "import nothing_of_this_name\n"}, stops=False)
@@ -139,6 +153,7 @@ BEDS = [
     Bed("node", "node", "node", broken={"main.js": "require('nothing-of-this-name');\n"}, concurrency=4),
     Bed("ruby", "ruby", "ruby", broken={"main.rb": "require 'nothing_of_this_name'\n"}, stops=False),
     Bed("ruby-threads", "ruby", "ruby", broken={"main.rb": "x = 1\n"}, stops=False, concurrency=4),
+    Bed("go", "go", "go", broken={}, concurrency=4),
     Bed("exec", "exec", "exec", broken={"README": "nothing to run\n"}, command=("./handler.sh",)),
     Bed("http1", "http", "http", broken={}, concurrency=4, command=("/usr/bin/python3", "server.py")),
 ]

@@ -147,7 +147,9 @@ class NativeApi:
     async def _answer(self, row: Row, result: Any, scope: Scope, receive: Receive, send: Send) -> None:
         if row.form == "json":
             await answers.send_json(send, row.status, result)
-        elif row.form == "text":
+        elif row.form == "text" and hasattr(result, "__aiter__") and scope["method"] != "HEAD":
+            await answers.send_bytes(send, result, b"text/plain; charset=utf-8")
+        elif row.form == "text" and not hasattr(result, "__aiter__"):
             data = result if isinstance(result, bytes) else str(result).encode()
             await answers.send_body(send, row.status, data, b"text/plain; charset=utf-8")
         elif scope["method"] == "HEAD":

@@ -44,6 +44,12 @@ class LogQuery(Query, frozen=True, kw_only=True):
     invocation: str = ""
 
 
+class FollowQuery(Query, frozen=True, kw_only=True):
+    """`follow` goes on until the build has ended."""
+
+    follow: bool = False
+
+
 class LimitQuery(Query, frozen=True, kw_only=True):
     limit: int = 100
 

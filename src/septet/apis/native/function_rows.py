@@ -122,10 +122,11 @@ FUNCTIONS = (
     operation(
         "GET",
         f"{FUNCTION}/revisions/{{revision}}/build-log",
-        "What its build wrote.",
+        "What its build wrote, so far or to its end.",
         c.BuildLog,
-        lambda p: c.BuildLog(**named(p), revision=p.path["revision"]),
+        lambda p: (c.FollowBuildLog if p.query.follow else c.BuildLog)(**named(p), revision=p.path["revision"]),
         str,
+        query=b.FollowQuery,
         form="text",
     ),
     operation(

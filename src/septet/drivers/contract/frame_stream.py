@@ -11,6 +11,7 @@ import msgspec
 from septet.model.errors import BadReply, FunctionRaised, SeptetError
 from septet.ports.contract import Reply, ReplyHead, RequestHead
 from septet.wire import frames
+from septet.wire.fields import ParseFields
 from septet.wire.http1 import parse_reply_head
 
 CREDIT_STEP = frames.WINDOW_SIZE // 4
@@ -24,6 +25,7 @@ class Wire(Protocol):
 
     loop: asyncio.AbstractEventLoop
     writable: bool
+    parse: ParseFields
 
     def send(self, data: bytes) -> None: ...
 
@@ -197,7 +199,7 @@ class FrameStream:
             raise frames.FrameError("a second head in one call")
         self._start()
         try:
-            head = parse_reply_head(frame.head, self._request.method)
+            head = parse_reply_head(frame.head, self._request.method, self._wire.parse)
         except BadReply as error:
             self._bad(error)
             return

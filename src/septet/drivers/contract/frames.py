@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable
 from typing import cast
 
@@ -16,6 +17,7 @@ from septet.model.function import FunctionTemplate
 from septet.model.instance import InstanceInfo
 from septet.ports.contract import Connect, Link, LogHandler, Reply, RequestHead, Upload
 from septet.wire import frames
+from septet.wire.fields import FieldsCache, ParseFields, parse_reply_fields
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -34,6 +36,7 @@ class FramesLink(asyncio.Protocol):
         self.instance = instance
         self.loop = asyncio.get_running_loop()
         self.writable = True
+        self.parse: ParseFields = FieldsCache(parse_reply_fields, entries=64)
         self.ready: asyncio.Future[Ready] = self.loop.create_future()
         self._on_lost = on_lost
         self._on_log = on_log
@@ -101,9 +104,19 @@ class FramesLink(asyncio.Protocol):
             stream.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None:
+            self._read_rest()
         self._lose("the process ended")
 
     # -- inside
+
+    def _read_rest(self) -> None:
+        """A write that failed ends the stream before what the process said last was read: whether it had begun a
+        call, for one, without which that call would run a second time elsewhere."""
+        held = self._transport.get_extra_info("socket") if self._transport is not None else None
+        with contextlib.suppress(OSError):
+            while held is not None and (data := os.read(held.fileno(), 65536)):
+                self.data_received(data)
 
     def _receive(self, frame: frames.Frame) -> None:
         if frame.type == frames.READY:
@@ -134,12 +147,12 @@ class FramesLink(asyncio.Protocol):
         if not self.ready.done():
             self.ready.set_exception(StartFailed(f"the function was not ready: {why}", hint="see its log"))
             self.ready.exception()
+        self._on_lost()
         for stream in list(self._streams.values()):
             stream.fail(_lost_error(stream.started, why))
         self._streams.clear()
         if self._idle is not None:
             self._idle.set()
-        self._on_lost()
 
 
 class FramesContract:

@@ -249,6 +249,7 @@ class Http1Link:
         if self._lost:
             return
         self._lost = True
+        self._on_lost()
         for call in list(self._calls):
             call.fail(FunctionCrashed(f"the function's process ended while it ran this call: {why}"))
         for connection in list(self._connections):
@@ -257,7 +258,6 @@ class Http1Link:
         for task in self._tasks:
             if task is not current:
                 task.cancel()
-        self._on_lost()
 
     def _start(self, work: asyncio._CoroutineLike[None]) -> None:
         task = self._loop.create_task(work)

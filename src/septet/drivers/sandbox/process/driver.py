@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ class ProcessSandbox:
         self._resolver = Resolver(runtimes, runtime_folder, trees, self._skeleton, settings)
         self._plain = plain.PlainResolver(self._resolver, runtime_folder, state_dir / "plain")
         self._egress = Egress(replace(settings.egress, tag=self._key[:3]))
-        self._egress_why = ""
+        self._egress_missing: list[Check] = []
         self._cgroups = self._detect()
         self._launcher = LauncherProcess(settings.python, self._heard, self._launcher_lost)
         self._instances: dict[str, Instance] = {}
@@ -91,7 +91,7 @@ class ProcessSandbox:
             await asyncio.to_thread(self._prepare)
             if self._walls:
                 await self._egress.cleanup()
-                self._egress_why = _missing(await self._egress.probe())
+                self._egress_missing = [check for check in await self._egress.probe() if check.state == "missing"]
             self._launcher.open()
         except OSError as error:
             raise Unavailable(
@@ -138,7 +138,7 @@ class ProcessSandbox:
     def capabilities(self) -> Capabilities:
         return Capabilities(
             gateway=True,
-            egress=not self._egress_why,
+            egress=not self._egress_missing,
             limits="hard" if self._cgroups.hard else "best effort",
         )
 
@@ -201,10 +201,12 @@ class ProcessSandbox:
         if not self._walls:
             parse_allow(request.network.allow)  # nothing enforces it, but it has to be well formed
             return
-        if self._egress_why:
+        if self._egress_missing:
+            why = "; ".join(f"{check.name}: {check.detail}" for check in self._egress_missing)
+            fixes = "; ".join(check.fix for check in self._egress_missing if check.fix)
             raise InvalidInput(
-                f"network mode egress does not work on this host: {self._egress_why}",
-                hint="run `septet doctor`, or use network mode none",
+                f"network mode egress does not work on this host: {why}",
+                hint=fixes or "run `septet doctor`, or use network mode none",
                 details={"field": "network"},
             )
         self._egress.check(request.network.allow, self._rootless)
@@ -323,6 +325,8 @@ class ProcessSandbox:
         instance.ending = True
         await instance.finish()
         ended = how(status)
+        if self._output is not None and (ended.limit or (not ended.asked and ended.code != 0)):
+            self._output.line(instance.info, "platform", f"the instance is gone: {ended.message}".encode())
         await self._release(instance)
         instance.info = msgspec.structs.replace(instance.info, state="stopped", exit=ended)
         self._instances.pop(instance.info.id, None)
@@ -409,10 +413,6 @@ class ProcessSandbox:
                 instance.peak = max(instance.peak, use.memory)
                 if use.memory > limit:
                     instance.kill("memory")
-
-
-def _missing(checks: Iterable[Check]) -> str:
-    return "; ".join(f"{check.name}: {check.detail}" for check in checks if check.state == "missing")
 
 
 def _fill(descriptor: int, data: bytes) -> None:

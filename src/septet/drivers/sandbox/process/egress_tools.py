@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -21,6 +22,21 @@ TUNNEL = "/dev/net/tun"
 _TIMEOUT = 15.0
 # Without the first flag the gateway's address leads to servers on this host's loopback.
 _PASTA = ("--no-map-gw", "--config-net", "--ipv4-only", "--quiet", "--foreground")
+# nsenter would leave a user that is not 0 in there without rights: the one that the program needs (CAP_NET_ADMIN)
+# is handed on over the exec.
+_JOIN = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+def check(result):
+    if result:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+for kind in ("user", "net"):
+    check(libc.setns(os.open(f"/proc/{sys.argv[1]}/ns/{kind}", os.O_RDONLY), 0))
+words = ctypes.c_uint32
+check(libc.capset((words * 2)(0x20080522, 0), (words * 6)(1 << 12, 1 << 12, 1 << 12)))
+check(libc.prctl(47, 2, 12, 0, 0))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 _NO_PORTS = ("-t", "none", "-u", "none", "-T", "none", "-U", "none")
 
 
@@ -76,8 +92,9 @@ async def nft(rules: str) -> None:
 
 async def inside(pid: int, user: bool, program: str, *arguments: str, text: str = "") -> str:
     """Runs a program of this host in the network namespace of `pid` (and, with `user`, in its user namespace)."""
-    joined = ["--target", str(pid), "--net", *(["--user", "--preserve-credentials"] if user else [])]
-    return await run("nsenter", *joined, "--", need(program), *arguments, text=text)
+    if user:
+        return await run(sys.executable, "-I", "-S", "-c", _JOIN, str(pid), need(program), *arguments, text=text)
+    return await run("nsenter", "--target", str(pid), "--net", "--", need(program), *arguments, text=text)
 
 
 async def pasta(pid: int, mark: str) -> asyncio.subprocess.Process:

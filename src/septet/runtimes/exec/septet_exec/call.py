@@ -26,13 +26,16 @@ class Reply:
         self._held = b""
         self._bodiless = method == b"HEAD"
         self.begun = False
-        self.size = 0
 
     def add(self, data):
         if self.begun:
             self._data(data)
         else:
             self._held += data
+
+    @property
+    def held(self):
+        return len(self._held)
 
     @property
     def full(self):
@@ -54,7 +57,7 @@ class Reply:
     def _data(self, data):
         if self._bodiless:
             return
-        self.size += len(data)
+        self._call.took(len(data))
         for at in range(0, len(data), frames.PIECE):
             piece = data[at : at + frames.PIECE]
             self._call.loop.send(frames.encode(frames.DATA, self._call.number, b"", piece))
@@ -119,6 +122,10 @@ class Call:
         self._body_ended = self._body_ended or ended
         if self.started:
             self._watch_in()
+
+    def took(self, size):
+        """So much of the reply's window is used."""
+        self._window -= size
 
     def give(self, credit):
         self._window += credit
@@ -193,16 +200,16 @@ class Call:
 
     def _watch_out(self):
         if self._stdout >= 0:
-            self.loop.watch(self._stdout, select.POLLIN if self._window > 0 else 0, self._read_out)
+            room = self._window - self._reply.held > 0
+            self.loop.watch(self._stdout, select.POLLIN if room else 0, self._read_out)
 
     def _read_out(self, events):
-        data = self._read(self._stdout, min(self._window, frames.PIECE))
+        data = self._read(self._stdout, min(self._window - self._reply.held, frames.PIECE))
         if data is None:
             return
         if not data:
             self._stdout = self._close(self._stdout)
             return
-        self._window -= len(data)
         self._reply.add(data)
         if not self._reply.begun:
             if self._reply.full:

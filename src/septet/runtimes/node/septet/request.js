@@ -1,6 +1,8 @@
 "use strict";
 // What a handler is given.
 
+const { AsyncResource } = require("node:async_hooks");
+
 // Header lines as an object with lower-case names; repeated ones joined, as Node's own http does.
 function parseHeaders(lines) {
   const headers = {};
@@ -94,7 +96,8 @@ class Context {
     this.revision = process.env.SEPTET_REVISION || "";
     this.instance = process.env.SEPTET_INSTANCE || "";
     const controller = new AbortController();
-    call.onCancel.push(() => controller.abort());
+    // Bound, so that what a listener prints belongs to this call.
+    call.onCancel.push(AsyncResource.bind(() => controller.abort()));
     this.signal = controller.signal;
     this.logger = console;
   }

@@ -13,7 +13,8 @@ class Connection extends Duplex {
     this.call = call;
     this.request = request;
     this.reading = false;
-    this.parser = new ReplyParser(call, request);
+    this.bodyEnded = false;
+    this.replies = new ReplyParser(call, request);
     this.remoteAddress = (request.headers["x-forwarded-for"] || "127.0.0.1").split(",")[0].trim();
     this.done = new Promise((resolve, reject) => {
       this.finishOk = resolve;
@@ -45,12 +46,13 @@ class Connection extends Duplex {
   uncork() {}
 
   _read() {
-    if (this.reading) return;
+    if (this.reading || this.bodyEnded) return;
     this.reading = true;
     this.call.piece().then(
       (chunk) => {
         this.reading = false;
         if (chunk === null) {
+          this.bodyEnded = true;
           if (this.chunked) this.push("0\r\n\r\n");
           if (this.upgrade) this.push(null);
         } else if (this.chunked) {
@@ -64,9 +66,9 @@ class Connection extends Duplex {
   }
 
   _write(chunk, encoding, callback) {
-    this.parser.feed(Buffer.isBuffer(chunk) ? chunk : Buffer.from(chunk, encoding)).then(
+    this.replies.feed(Buffer.isBuffer(chunk) ? chunk : Buffer.from(chunk, encoding)).then(
       () => {
-        if (this.parser.over) this.finishOk();
+        if (this.replies.over) this.finishOk();
         callback();
       },
       (error) => {
@@ -77,7 +79,7 @@ class Connection extends Duplex {
   }
 
   _final(callback) {
-    this.parser.end().then(
+    this.replies.end().then(
       () => {
         this.finishOk();
         callback();
@@ -90,7 +92,7 @@ class Connection extends Duplex {
   }
 
   _destroy(error, callback) {
-    if (this.parser.over) this.finishOk();
+    if (this.replies.over) this.finishOk();
     else this.finishBad(error || new Error("the handler closed the connection before its reply was complete"));
     callback(null);
   }

@@ -44,6 +44,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
+        if self.command == "HEAD":
+            return
         for piece in pieces:
             if piece:
                 self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))

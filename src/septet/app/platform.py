@@ -1,25 +1,19 @@
-"""The composition root: the only place that knows every concrete choice."""
+"""Everything that runs, put together: the only place that knows every concrete choice."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
-import gc
 import logging
-import os
 import random
-import signal
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import septet
 from septet import registry
 from septet.apis.native.app import NativeSettings
 from septet.apis.native.surface import MakeSurface
+from septet.app.host import host_memory
 from septet.build.builder import BuildSettings, SourceBuilder
 from septet.build.cache import BuildCache
 from septet.build.task import TaskRunner
@@ -42,68 +36,25 @@ from septet.drivers.blobs.trees import DirectoryTrees
 from septet.drivers.clock.system import SystemClock
 from septet.drivers.logs.files import FileLogs
 from septet.drivers.sandbox.process.settings import ProcessSettings
+from septet.drivers.sandbox.process.versions import Versions
 from septet.drivers.store.sqlite.store import SqliteStore
 from septet.drivers.vault.aesgcm import AesGcmVault, load_key
-from septet.model.errors import SeptetError, Unavailable
+from septet.model.errors import Unavailable
 from septet.model.instance import InstanceEvent, InstanceInfo
 from septet.model.runtime import Runtime
 from septet.ports.contract import Contract
 from septet.ports.logs import LogLine, Stream
-from septet.ports.sandbox import Check, Sandbox
+from septet.ports.sandbox import Sandbox
 from septet.ports.store import Change
 from septet.service.authenticate import Credentials
 from septet.service.bootstrap import bootstrap
 from septet.service.context import Ports, ServiceSettings
-from septet.service.restore import check_empty
-from septet.service.restore import restore as restore_archive
 from septet.service.service import Service
 from septet.settings import ListenerSettings, Settings
 
 log = logging.getLogger("septet")
 
-OnReady = Callable[[Mapping[str, Any]], None]
 MIB = 1024 * 1024
-
-
-def run(settings: Settings, on_ready: OnReady) -> int:
-    """Serves until SIGTERM or SIGINT; 0 after a clean end. Raises what a failed start raises."""
-    _logging(settings.log_level)
-    import uvloop
-
-    with _locked(settings.data_dir), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(settings, on_ready))
-
-
-def doctor() -> list[Check]:
-    """What this host can do, for the default driver."""
-
-    async def ask() -> list[Check]:
-        clock = SystemClock()
-        with _scratch() as folder:
-            trees = DirectoryTrees(folder / "trees")
-            sandbox = _process(registry.runtimes(), trees, folder / "sandbox", "full", clock)
-            try:
-                return await sandbox.probe()
-            finally:
-                await sandbox.close()
-
-    return asyncio.run(ask())
-
-
-def restore(archive: Path, data_dir: Path) -> None:
-    """A backup into an empty data directory; Conflict, InvalidInput, Corrupt."""
-    check_empty(data_dir)
-    with _locked(data_dir):
-        folder = data_dir / "blobs"
-        asyncio.run(
-            restore_archive(
-                archive,
-                store=data_dir / "store.db",
-                key=data_dir / "vault.key",
-                blobs=FileBlobs(folder),
-                trees=DirectoryTrees(data_dir / "trees"),
-            )
-        )
 
 
 @dataclass
@@ -132,10 +83,10 @@ class Platform:
         self.table = Table(self.runtimes)
         self.desks: dict[str, FrontDesk] = {}
         level = "none" if self.settings.sandbox == "none" else "full"
-        self.sandbox = _process(self.runtimes, self.trees, data / "sandbox", level, self.clock)
-        await _refuse_without_walls(self.sandbox, level)
+        self.sandbox = process_sandbox(self.runtimes, self.trees, data / "sandbox", level, self.clock)
+        await refuse_without_walls(self.sandbox, level)
         self.tasks = TaskRunner(self.sandbox)
-        self.budget = self.settings.memory_budget or _host_memory() * 3 // 4
+        self.budget = self.settings.memory_budget or host_memory() * 3 // 4
         self._make_control()
         self._make_calls(loop)
         await self.sandbox.open(self._on_event, self, self._on_gateway)
@@ -148,7 +99,7 @@ class Platform:
             tasks=self.tasks,
             cache=BuildCache(self.settings.data_dir / "cache" / "builds", self.trees),
             runtimes=self.runtimes,
-            salt=lambda runtime: {"python": sys.version},
+            salt=Versions(registry.runtime_folder),
             settings=BuildSettings(env=self.settings.build_env),
         )
         contracts: dict[str, Contract] = {
@@ -332,47 +283,7 @@ class Platform:
         ]
 
 
-async def _serve(settings: Settings, on_ready: OnReady) -> int:
-    platform = Platform(settings)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await platform.open()
-    followers = [asyncio.create_task(platform.credentials.run()), asyncio.create_task(_collect(platform))]
-    try:
-        await platform.credentials.synced.wait()
-        await platform.listen()
-        gc.freeze()
-        on_ready(
-            {
-                "url": platform.url,
-                "token": platform.admin_token,
-                "data_dir": str(settings.data_dir),
-                "pid": os.getpid(),
-                "listeners": {name: listener.url for name, listener in platform.listeners.items()},
-            }
-        )
-        await stop.wait()
-        log.info("stopping: running calls get %g s", settings.drain_timeout)
-    finally:
-        for follower in followers:
-            follower.cancel()
-        await platform.close()
-    return 0
-
-
-async def _collect(platform: Platform) -> None:
-    """What the service keeps in order; it goes on after whatever stopped it."""
-    while True:
-        try:
-            await platform.service.keep_house()
-        except SeptetError as error:
-            log.warning("housekeeping failed: %s", error)
-        await asyncio.sleep(5)
-
-
-def _process(
+def process_sandbox(
     runtimes: Mapping[str, Runtime], trees: DirectoryTrees, state: Path, level: str, clock: SystemClock
 ) -> Sandbox:
     driver: Sandbox = registry.load(registry.SANDBOXES, "process")(
@@ -386,7 +297,7 @@ def _process(
     return driver
 
 
-async def _refuse_without_walls(sandbox: Sandbox, level: str) -> None:
+async def refuse_without_walls(sandbox: Sandbox, level: str) -> None:
     """A host without the walls is no place for functions, unless the operator says so."""
     if level == "none":
         log.warning("functions run WITHOUT ISOLATION (--sandbox none): run only what you trust")
@@ -400,63 +311,3 @@ async def _refuse_without_walls(sandbox: Sandbox, level: str) -> None:
         )
     if sandbox.capabilities().limits == "best effort":
         log.warning("limits: best effort (no control group can be written to); `septet doctor` says why")
-
-
-def _host_memory() -> int:
-    """MiB of this host."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // MIB
-
-
-@contextlib.contextmanager
-def _locked(data_dir: Path) -> Iterator[None]:
-    """The data directory, private, and ours alone while we run."""
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        fd = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise Unavailable(
-            f"the data directory {data_dir} cannot be used: {error.strerror}", hint="choose another: --data-dir"
-        ) from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(fd)
-        raise Unavailable(
-            f"another septet runs on {data_dir}", hint="stop it, or choose another directory: --data-dir"
-        ) from error
-    try:
-        yield
-    finally:
-        os.close(fd)
-
-
-@contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
-    import tempfile
-
-    with tempfile.TemporaryDirectory(prefix="septet-doctor-") as name:
-        yield Path(name)
-
-
-class _JsonLines(logging.Formatter):
-    """One JSON object a line: what programs read."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        import msgspec
-
-        entry: dict[str, object] = {
-            "at": record.created,
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            entry["trace"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(entry).decode()
-
-
-def _logging(level: str) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    plain = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    handler.setFormatter(plain if sys.stderr.isatty() else _JsonLines())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -1,0 +1,3 @@
+module septet
+
+go 1.21

@@ -183,20 +183,25 @@ def _note(seen: hashlib._Hash, *parts: bytes) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Removes a tree in `gone`, also one with shut directories, or deeper than any path may be long.
+    """Removes a tree in `gone`, also one with shut directories, or nested deeper than any path may be long.
 
-    Each directory moves up beside the tree first, so that neither paths nor calls nest.
+    A directory that is too far down moves up beside the tree first, so that neither paths nor calls grow.
     """
     pending = [path]
     while pending:
-        folder = pending.pop()
-        folder.chmod(0o700)
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                inner = Path(entry.path)
-                if not entry.is_dir(follow_symlinks=False):
-                    inner.unlink()
-                    continue
+        _clear(pending.pop(), DEPTH // 4, pending, path)
+
+
+def _clear(folder: Path, depth: int, pending: list[Path], path: Path) -> None:
+    folder.chmod(0o700)
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            inner = Path(entry.path)
+            if not entry.is_dir(follow_symlinks=False):
+                inner.unlink()
+            elif depth and len(entry.path) < PATH // 4:
+                _clear(inner, depth - 1, pending, path)
+            else:
                 inner.chmod(0o700)
                 pending.append(inner.rename(path.with_name(os.urandom(12).hex())))
-        folder.rmdir()
+    folder.rmdir()

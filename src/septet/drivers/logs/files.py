@@ -330,5 +330,5 @@ def _decoded(decoder: msgspec.json.Decoder[Kept], lines: Iterator[bytes]) -> Ite
     for data in lines:
         try:
             yield decoder.decode(data)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             continue

@@ -18,12 +18,13 @@ from septet.ports.store import Change, Page
 BATCH = 500
 
 # Objects unchanged since the version, and, for those changed later, what they were before their first later change.
+# The plus keeps the search among changes to those after the version, which are few.
 _AS_OF = """
 SELECT namespace, name, 0, uid, owner, version, '', data, NULL, checksum FROM objects
  WHERE kind = :kind AND version <= :version AND {place}
 UNION ALL
 SELECT c.namespace, c.name, 1, '', '', c.version, c.type, c.data, c.before, c.checksum FROM changes c
- WHERE c.kind = :kind AND c.version > :version AND c.before IS NOT NULL AND {changed_place}
+ WHERE +c.kind = :kind AND c.version > :version AND c.before IS NOT NULL AND {changed_place}
    AND NOT EXISTS (SELECT 1 FROM changes d WHERE d.kind = c.kind AND d.namespace = c.namespace AND d.name = c.name
                    AND d.version > :version AND d.version < c.version)
 ORDER BY 1, 2 LIMIT :limit

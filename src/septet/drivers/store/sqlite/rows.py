@@ -41,7 +41,7 @@ def decode(kind: str, data: bytes, where: str) -> AnyObject:
     """The object; Corrupt when the bytes are none of that kind."""
     try:
         found: AnyObject = _decoders[kind].decode(data)
-    except (msgspec.DecodeError, KeyError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError) as error:
         raise corrupt(where) from error
     return found
 

@@ -175,10 +175,11 @@ class SqliteStore:
         self._closed = True
         for waker in self._wakers:
             waker.set()
-        await asyncio.to_thread(self._writer.close)
+        # The writer goes last: the last connection moves the log's contents into the file.
         await asyncio.to_thread(self._readers.shutdown)
         while not self._idle.empty():
             self._idle.get().close()
+        await asyncio.to_thread(self._writer.close)
 
     # -- inside
 

@@ -140,3 +140,14 @@ async def test_a_copy_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pyt
         with pytest.raises(Unavailable, match="full"):
             await store.backup(tmp_path / "copy.db")
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("copy")] == []
+
+
+async def test_an_error_that_ended_the_transaction_is_the_one_told(tmp_path: Path) -> None:
+    def fails(db: apsw.Connection) -> None:
+        db.execute("ROLLBACK")
+        raise apsw.CorruptError("a page is damaged")
+
+    async with opened(tmp_path / "s.db") as store:
+        with pytest.raises(Corrupt):
+            await store._read(fails)
+        assert await store.version() == 0

@@ -8,7 +8,8 @@ from typing import Any
 import apsw
 
 from septet.drivers.store.sqlite import rows
-from septet.drivers.store.sqlite.writing import next_version
+from septet.drivers.store.sqlite.writing import sequence
+from septet.model.errors import Corrupt
 
 _ROWS = {
     "objects": "SELECT kind, namespace, name, uid, owner, version, data, checksum FROM objects",
@@ -42,6 +43,8 @@ def check_all(db: apsw.Connection) -> list[str]:
             wrong.extend(look(db))
         except (apsw.Error, UnicodeDecodeError) as error:
             wrong.append(f"{what} cannot be read: {error}")
+        except Corrupt as error:
+            wrong.append(error.message)
     return wrong
 
 
@@ -83,5 +86,5 @@ def _together(db: apsw.Connection) -> Iterator[str]:
     for kind, namespace, name in db.execute(_AGAINST_CHANGES):
         yield f"object {kind} {namespace}/{name} is not what the newest change says"
     for (newest,) in db.execute("SELECT coalesce(max(version), 0) FROM changes"):
-        if int(str(newest)) >= next_version(db):
+        if int(str(newest)) > sequence(db):
             yield "the sequence of versions went back"

@@ -93,8 +93,22 @@ def copy(db: apsw.Connection, target: Path) -> None:
     """A consistent copy of the whole database while others write, complete and on disk, or not there."""
     part = target.with_name(target.name + ".part")
     part.unlink(missing_ok=True)
-    _make_private(part)
-    to = apsw.Connection(str(part), flags=apsw.SQLITE_OPEN_READWRITE)
+    try:
+        _make_private(part)
+        _copy_pages(db, part)
+        part.replace(target)
+    finally:
+        # What is left of a copy that failed would take the room on a disk that may just be full.
+        part.unlink(missing_ok=True)
+    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _copy_pages(db: apsw.Connection, target: Path) -> None:
+    to = apsw.Connection(str(target), flags=apsw.SQLITE_OPEN_READWRITE)
     try:
         with to.backup("main", db, "main") as backup:
             while not backup.done:
@@ -102,9 +116,3 @@ def copy(db: apsw.Connection, target: Path) -> None:
         to.pragma("journal_mode", "delete")
     finally:
         to.close()
-    part.replace(target)
-    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -196,7 +196,9 @@ class SqliteStore:
                     try:
                         return work(db)
                     finally:
-                        db.execute("ROLLBACK")
+                        # SQLite has ended it by itself after some errors, and that error is the one to tell.
+                        if db.in_transaction:
+                            db.execute("ROLLBACK")
             finally:
                 self._idle.put(db)
 

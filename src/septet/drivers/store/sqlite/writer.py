@@ -9,7 +9,7 @@ import queue
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import apsw
 
@@ -34,11 +34,11 @@ class Writer:
         """Keeps at least `keep` changes and `keep_audit` audit entries, and not many more."""
         self._keep = keep
         self._keep_audit = keep_audit
-        self._prune_every = max(1, min(PRUNE_EVERY, keep // 4, keep_audit // 4))
+        self._spare = max(1, min(PRUNE_EVERY, keep // 4, keep_audit // 4))
+        self._pruned_at: tuple[int, int] | None = None
         self._on_commit = on_commit
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._closed = False
-        self._commits = 0
         with translated():
             self._db = connect(path)
             migrate(self._db, path)
@@ -122,10 +122,14 @@ class Writer:
         return result, None
 
     def _prune(self) -> None:
-        if self._commits % self._prune_every == 0:
-            self._db.execute("DELETE FROM changes WHERE version <= ?", (newest(self._db) - self._keep,))
-            self._db.execute("DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?", (self._keep_audit,))
-        self._commits += 1
+        """Forgets the oldest rows, at the first commit and then once so many are new: one commit may bring many."""
+        row = self._db.execute("SELECT coalesce(max(id), 0) FROM audit").fetchone()
+        now = (newest(self._db), cast("int", row[0]) if row else 0)
+        then = self._pruned_at
+        if then is None or now[0] - then[0] >= self._spare or now[1] - then[1] >= self._spare:
+            self._db.execute("DELETE FROM changes WHERE version <= ?", (now[0] - self._keep,))
+            self._db.execute("DELETE FROM audit WHERE id <= ?", (now[1] - self._keep_audit,))
+            self._pruned_at = now
 
 
 def _settle(future: asyncio.Future[Any], result: Any, failure: BaseException | None) -> None:

@@ -46,10 +46,20 @@ def missing(kind: str, namespace: str, name: str) -> NotFound:
     )
 
 
-def next_version(db: apsw.Connection) -> int:
-    """The version that the next change will get; the sequence never goes back, whatever is deleted."""
+def sequence(db: apsw.Connection) -> int:
+    """The highest version ever given, as SQLite keeps it: it never goes back, whatever is deleted. Corrupt."""
     row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'changes'").fetchone()
-    return (int(cast("int", row[0])) if row else 0) + 1
+    found = row[0] if row else 0
+    if not isinstance(found, int):
+        raise rows.corrupt("the sequence of versions")
+    return found
+
+
+def next_version(db: apsw.Connection) -> int:
+    """The version that the next change will get. Corrupt."""
+    row = db.execute("SELECT coalesce(max(version), 0) FROM changes").fetchone()
+    # The sequence carries no checksum: should it have gone back, what is there is not given again.
+    return max(sequence(db), cast("int", row[0]) if row else 0) + 1
 
 
 def create(db: apsw.Connection, obj: AnyObject, now: float) -> AnyObject:
@@ -156,7 +166,10 @@ def _remove(db: apsw.Connection, obj: AnyObject, before: bytes, now: float) -> A
     kind, meta = kind_of(obj), obj.meta
     db.execute("DELETE FROM objects WHERE kind = ? AND namespace = ? AND name = ?", (kind, meta.namespace, meta.name))
     _log(db, "delete", obj, rows.encode(obj), before)
-    owned = db.execute("SELECT kind, namespace, name FROM objects WHERE owner = ?", (meta.uid,)).fetchall()
+    # Said with the index's own condition; without it the whole table is read.
+    owned = db.execute(
+        "SELECT kind, namespace, name FROM objects WHERE owner = ? AND owner != ''", (meta.uid,)
+    ).fetchall()
     for owned_kind, namespace, name in cast("list[tuple[str, str, str]]", owned):
         # One that went by way of another is not there any more.
         with contextlib.suppress(NotFound):

@@ -77,14 +77,14 @@ def has_crashed(answer: Answer) -> None:
     assert answer.json["invocation"] == answer.headers["septet-invocation-id"]
 
 
-def raises_and_crashes(platform: Platform, name: str, raised: str) -> None:
+def raises_and_crashes(platform: Platform, name: str, raised: str, status: int = 200) -> None:
     """What is asked of the path /raise, /crash and /log, and that the function serves on afterwards."""
     answer = platform.call(name, "/raise")
     has_raised(answer)
     is_logged(platform, name, answer, "stderr", raised)
     has_crashed(platform.call(name, "/crash"))
     answer = platform.call(name, "/log")
-    assert answer.status == 200, answer
+    assert answer.status == status, answer
     is_logged(platform, name, answer, "stdout", "a line of this call")
     assert len(log_of(platform, name, answer)) == 1, log_of(platform, name, answer)
 
@@ -110,7 +110,7 @@ def test_python_a_tuple_with_status_and_headers(platform: Platform) -> None:
     assert (answer.status, answer.json) == (201, {"name": "Ada", "body": "hello"})
     assert answer.headers["x-made-by"] == "python"
     assert answer.headers["content-type"] == "application/json"
-    raises_and_crashes(platform, "py", "LookupError: python is upset")
+    raises_and_crashes(platform, "py", "LookupError: python is upset", 201)
 
 
 def test_python_coroutine(platform: Platform) -> None:
@@ -186,7 +186,7 @@ def test_node_promise(platform: Platform) -> None:
     platform.deploy("js", {"main.js": NODE}, runtime="node")
     answer = platform.call("js", body="it")
     assert (answer.status, answer.text, answer.headers["x-made-by"]) == (202, "promised it", "node")
-    raises_and_crashes(platform, "js", "RangeError: node is upset")
+    raises_and_crashes(platform, "js", "RangeError: node is upset", 202)
 
 
 def test_node_synchronous(platform: Platform) -> None:
@@ -214,6 +214,7 @@ def test_node_request_and_response(platform: Platform) -> None:
     need("node", "nodejs")
     source = """module.exports = (req, res) => {
   if (req.url === "/raise") throw new Error("a server is upset");
+  if (req.url === "/reject") return Promise.reject(new TypeError("a promise is broken"));
   console.error("to standard error");
   let size = 0;
   req.on("data", (chunk) => { size += chunk.length; });
@@ -225,6 +226,7 @@ def test_node_request_and_response(platform: Platform) -> None:
     assert (answer.status, answer.text, answer.headers["x-size"]) == (203, "one,two", "300000")
     is_logged(platform, "js-res", answer, "stderr", "to standard error")
     has_raised(platform.call("js-res", "/raise"))
+    has_raised(platform.call("js-res", "/reject"))
     assert platform.call("js-res").status == 203
 
 
@@ -314,11 +316,28 @@ def test_ruby_rack_application(platform: Platform) -> None:
     speaks_rack(platform, "rb-rack")
 
 
-def test_ruby_config_ru_needs_no_gem_while_it_only_runs(platform: Platform) -> None:
+CONFIG_RU = """require_relative "app"
+
+class Stamp
+  def initialize(app, mark:)
+    @app, @mark = app, mark
+  end
+
+  def call(env)
+    @app.call(env).tap { |reply| reply[1]["x-stamp"] = @mark }
+  end
+end
+
+use Stamp, mark: "first-class"
+run App
+"""
+
+
+def test_ruby_config_ru_needs_no_gem(platform: Platform) -> None:
     need("ruby", "ruby")
-    files = {"config.ru": 'require_relative "app"\nrun App\n', "app.rb": f"App = {RACK}"}
-    platform.deploy("rb-ru", files, runtime="ruby", handler="config.ru")
+    platform.deploy("rb-ru", {"config.ru": CONFIG_RU, "app.rb": f"App = {RACK}"}, runtime="ruby")
     speaks_rack(platform, "rb-ru")
+    assert platform.call("rb-ru").headers["x-stamp"] == "first-class"
 
 
 def test_ruby_without_a_handler_says_so(platform: Platform) -> None:
@@ -420,11 +439,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 print("listening", flush=True)
 http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
 """
-HTTP_SPEC = {"runtime": "http", "command": ["python3", "server.py"]}
+HTTP_SPEC: dict[str, Any] = {"runtime": "http", "command": ["python3", "server.py"]}
 
 
 def test_http_server_with_a_readiness_path(platform: Platform) -> None:
-    spec = {**HTTP_SPEC, "env": {"DELAY": "0.7"}, "readiness": {"path": "/health"}}
+    spec: dict[str, Any] = {**HTTP_SPEC, "env": {"DELAY": "0.7"}, "readiness": {"path": "/health"}}
     platform.deploy("web", {"server.py": HTTP}, **spec)
     assert platform.call("web").text == "ready"
     assert ("stdout", "listening") in log_of(platform, "web")

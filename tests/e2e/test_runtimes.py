@@ -10,6 +10,7 @@ import subprocess
 import time
 import urllib.parse
 from collections.abc import Callable, Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,9 @@ def until(what: str, condition: Callable[[], object], timeout: float = 10) -> No
         time.sleep(0.05)
 
 
-def failure(platform: Platform, name: str, files: Mapping[str, str | bytes], **spec: Any) -> str:
+def failure(platform: Platform, name: str, source: Mapping[str, str | bytes], **spec: Any) -> str:
     """Deploys what cannot get ready, and returns what is said about it."""
-    platform.apply(name, files, **spec)
+    platform.apply(name, source, **spec)
     end = time.monotonic() + 20
     while time.monotonic() < end:
         status = platform.api("GET", f"/namespaces/default/functions/{name}")["status"]
@@ -454,7 +455,7 @@ def test_http_server_with_a_readiness_path(platform: Platform) -> None:
 def test_http_server_that_never_listens_fails_the_deploy(platform: Platform) -> None:
     source = "import time\nprint('looking for the harbour', flush=True)\ntime.sleep(60)\n"
     began = time.monotonic()
-    said = failure(platform, "web-deaf", {"server.py": source}, limits={"start_timeout": 1.5}, **HTTP_SPEC)
+    said = failure(platform, "web-deaf", {"server.py": source}, limits={"start_timeout": 1.0}, **HTTP_SPEC)
     assert time.monotonic() - began < 10
     assert "it accepted no connection" in said, said
     assert "looking for the harbour" in said, said
@@ -563,7 +564,16 @@ def test_go(platform: Platform) -> None:
     assert (answer.status, answer.headers["x-path"], len(answer.body)) == (206, "/a/b", 300_000)
 
 
-def test_go_that_does_not_compile_says_so(platform: Platform) -> None:
+def test_go_as_septet_new_writes_it(platform: Platform) -> None:
+    need("go", "golang-go", GO_PATH)
+    folder = files("septet.cli").joinpath("templates", "go")
+    source = {entry.name: entry.read_text() for entry in folder.iterdir()}
+    platform.deploy("go-new", source, runtime="go", timeout=120)
+    answer = platform.call("go-new", body="Ada\n")
+    assert (answer.status, answer.text, answer.headers["content-type"]) == (200, "Hello, Ada!\n", TEXT)
+
+
+def test_go_without_a_handler_says_so(platform: Platform) -> None:
     need("go", "golang-go", GO_PATH)
     said = failure(platform, "go-none", {"function.go": "package function\n"}, runtime="go")
     assert "neither a function Handle, nor a Handler, nor a main function" in said, said

@@ -209,6 +209,7 @@ RUN_TEST = {
     "exec": ["sh", "./test.sh"],
     "node": ["node", "--test"],
     "ruby": ["ruby", "test_main.rb"],
+    "go": ["go", "test"],
 }
 
 

@@ -189,8 +189,22 @@ class ReplyParser {
   }
 }
 
+// A function that throws, or whose promise is rejected, fails its own call. In a server of the user's own it ends
+// the process, as it does in Node itself.
+function listenerOf(target) {
+  return (req, res) => {
+    const fail = (error) => req.socket.destroy(error instanceof Error ? error : new Error(String(error)));
+    try {
+      const working = target(req, res);
+      if (typeof working?.then === "function") working.then(null, fail);
+    } catch (error) {
+      fail(error);
+    }
+  };
+}
+
 function serverAnswer(target) {
-  const server = target instanceof http.Server ? target : http.createServer(target);
+  const server = target instanceof http.Server ? target : http.createServer(listenerOf(target));
   server.timeout = server.requestTimeout = server.headersTimeout = server.keepAliveTimeout = 0;
   return async (call, request) => {
     const connection = new Connection(call, request);

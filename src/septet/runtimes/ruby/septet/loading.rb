@@ -6,7 +6,7 @@ module Septet
 
   # Finding the handler.
   module Loading
-    FILES = %w[main.rb handler.rb app.rb function.rb config.ru].freeze
+    FILES = %w[config.ru main.rb handler.rb app.rb function.rb].freeze
     NAMES = %w[handle handler main].freeze
     APPLICATIONS = %w[App APP Application].freeze
 
@@ -69,10 +69,19 @@ module Septet
     end
 
     def self.rackup(path)
-      require "rack"
       require_relative "rack"
-      built = ::Rack::Builder.parse_file(path)
-      Rack.new(built.is_a?(Array) ? built.first : built)
+      Rack.new(built(path))
+    end
+
+    def self.built(path)
+      require "rack"
+      found = ::Rack::Builder.parse_file(path)
+      found.is_a?(Array) ? found.first : found
+    rescue LoadError => e
+      raise unless e.path == "rack"
+
+      require_relative "rackup"
+      Rackup.build(path)
     end
 
     # A method of (request, context), whatever it takes of them.

@@ -164,8 +164,12 @@ async def allow_lists(egress: Egress, rootless: bool, hosts: Path) -> dict[str, 
     if not rootless:
         seen["host"] = ask(os.getpid(), *EVERYTHING)
     hosts.write_text(f"{OTHER} allowed.test\n")
-    await asyncio.sleep(1.2)
-    seen["moved"] = await asked("name", f"{PUBLIC}:80", f"{OTHER}:80")
+    for _ in range(30):
+        # A refresh comes when it comes on a busy machine; that it comes is what counts.
+        await asyncio.sleep(0.5)
+        seen["moved"] = await asked("name", f"{PUBLIC}:80", f"{OTHER}:80")
+        if seen["moved"][f"{PUBLIC}:80"] != "open":
+            break
     seen["twice"] = await refused(egress.attach("name", pids["name"], (), rootless), Conflict)
     await asyncio.gather(*(egress.detach(name) for name in CASES))
     if not rootless:

@@ -130,6 +130,8 @@ class SourceBuilder:
         root = await self._trees.create(job.work)
         try:
             code = root / "code"
+            # Archives carry no checksum of their own: what is unpacked has to be what was uploaded.
+            await anext(self._blobs.open(job.template.source), b"")
             await asyncio.to_thread(self._unpack, job.template.source, code)
             names = [path.name for path in code.iterdir()]
             for step in plan(job.runtime, job.template, names).steps:

@@ -59,7 +59,7 @@ class FrontSettings:
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerFacts:
     """What is known of a listener. `trusted` are the networks whose X-Forwarded-* lines are believed ("unix"
-    for peers on a unix socket). `context` is the integrator's own (which APIs, which default namespace)."""
+    for peers on a unix socket). `context` is the dispatcher's own (which APIs, which default namespace)."""
 
     name: str = "main"
     secure: bool = False
@@ -92,7 +92,7 @@ class CallTarget(NamedTuple):
     `path` is the target that the function sees, path and query, starting with a slash. `timeout` is in seconds
     from when an instance took the call, `request_body` in bytes. `cut` are lower-case names of header lines that
     the function must not see besides those that `route` drops: a platform credential, for example. `lines` are
-    further lines for the function, each ending in CRLF. `data` is the integrator's own.
+    further lines for the function, each ending in CRLF. `data` is the dispatcher's own.
     """
 
     namespace: str

@@ -307,7 +307,7 @@ async def refuse_without_walls(sandbox: Sandbox, level: str) -> None:
     if missing:
         raise Unavailable(
             "this host cannot isolate functions: " + "; ".join(f"{c.name}: {c.detail}" for c in missing),
-            hint=missing[0].fix or "`septet doctor` says more; `--sandbox none` runs them without isolation",
+            hint=f"{missing[0].fix or '`septet doctor` says more'}; `--sandbox none` runs them without isolation",
         )
     if sandbox.capabilities().limits == "best effort":
         log.warning("limits: best effort (no control group can be written to); `septet doctor` says why")

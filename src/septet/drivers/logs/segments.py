@@ -56,7 +56,7 @@ class Segments:
         assert self._size is not None
         path = self._path(self._numbers[-1])
         try:
-            with path.open("ab", buffering=0) as file:
+            with open(path, "ab", buffering=0, opener=_private) as file:
                 written = file.write(data)
                 while written < len(data):
                     written += file.write(data[written:])
@@ -100,3 +100,8 @@ def _fitting(lines: list[bytes], room: int) -> tuple[list[bytes], list[bytes]]:
         if size > room:
             return lines[:index], lines[index:]
     return lines, []
+
+
+def _private(path: str, flags: int) -> int:
+    """What functions print is their owner's alone."""
+    return os.open(path, flags, 0o600)

@@ -167,8 +167,9 @@ async def allow_lists(egress: Egress, rootless: bool, hosts: Path) -> dict[str, 
     for _ in range(30):
         # A refresh comes when it comes on a busy machine; that it comes is what counts.
         await asyncio.sleep(0.5)
-        seen["moved"] = await asked("name", f"{PUBLIC}:80", f"{OTHER}:80")
-        if seen["moved"][f"{PUBLIC}:80"] != "open":
+        moved = await asked("name", f"{PUBLIC}:80", f"{OTHER}:80")
+        seen["moved"] = moved
+        if moved[f"{PUBLIC}:80"] != "open":
             break
     seen["twice"] = await refused(egress.attach("name", pids["name"], (), rootless), Conflict)
     await asyncio.gather(*(egress.detach(name) for name in CASES))

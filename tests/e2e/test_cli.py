@@ -147,3 +147,23 @@ def test_doctor_and_version(septet: Run) -> None:
     assert {"name", "state", "detail", "cost", "fix", "required"} <= set(checks[0])
     version = json.loads(septet("version", "-o", "json").stdout)
     assert version["client"] == version["server"]["version"]
+
+
+def test_service_prints_its_unit(septet: Run) -> None:
+    unit = septet("service", "install", "--print").stdout
+    assert "Delegate=yes" in unit and "Type=notify" in unit and "ExecStart=" in unit
+
+
+def test_completion_for_a_shell(septet: Run) -> None:
+    assert "_septet_completion" in septet("completion", "bash").stdout
+
+
+def test_contexts_are_kept_and_chosen(septet: Run, platform: Platform, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(platform.token)
+    septet("context", "set", "here", "--url", platform.url, "--token-file", "token")
+    listed = septet("context", "list").stdout
+    assert "here" in listed and platform.token not in listed
+    septet("context", "use", "here")
+    assert json.loads(septet("list", "-o", "json", SEPTET_URL="", SEPTET_TOKEN="").stdout) is not None
+    septet("context", "delete", "here", "--yes")
+    assert "here" not in septet("context", "list").stdout

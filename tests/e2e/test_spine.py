@@ -172,3 +172,22 @@ def test_kill_nine_loses_nothing_and_leaves_no_orphan(own_platform: Platform) ->
     assert platform.call("keep", body=b"2").body == b"2"
     assert platform.stop() == 0
     assert not processes_naming("keep-mark-91bc")
+
+
+def test_a_function_that_never_gets_ready_fails_those_who_wait_and_nobody_else(platform: Platform) -> None:
+    source = {
+        "main.py": "import os, time\nif time.time() > float(os.environ['UNTIL']):\n    raise RuntimeError('spoiled')\n"
+        "def handle(request, context):\n    return 'fresh'\n"
+    }
+    until = time.time() + 12
+    platform.deploy("milk", source, env={"UNTIL": str(until)}, scale=QUICK_ZERO)
+    platform.deploy("fine", ECHO)
+    wait_for("no instance", lambda: not platform.instances("milk"))
+    time.sleep(max(0.0, until - time.time()) + 0.5)
+    with ThreadPoolExecutor(12) as clients:
+        spoiled = [clients.submit(platform.call, "milk", body=b"x", timeout=40) for _ in range(8)]
+        fine = list(clients.map(lambda i: platform.call("fine", body=str(i)), range(30)))
+        answers = [future.result() for future in spoiled]
+    assert {a.status for a in fine} == {200}
+    assert {a.json["type"] for a in answers} == {"urn:septet:error:init-failed"}
+    assert all("spoiled" in a.json["detail"] for a in answers)

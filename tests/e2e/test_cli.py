@@ -165,5 +165,5 @@ def test_contexts_are_kept_and_chosen(septet: Run, platform: Platform, tmp_path:
     assert "here" in listed and platform.token not in listed
     septet("context", "use", "here")
     assert json.loads(septet("list", "-o", "json", SEPTET_URL="", SEPTET_TOKEN="").stdout) is not None
-    septet("context", "delete", "here", "--yes")
+    septet("context", "delete", "here")
     assert "here" not in septet("context", "list").stdout

@@ -146,6 +146,7 @@ def test_a_fork_bomb_stops_at_its_limit(platform: Platform) -> None:
     got = bad(platform, "forks", limits={"pids": 32, "timeout": 20})
     assert got.status >= 500, got.text
     assert "BlockingIOError" in logged(platform, "forks") + got.text
+    assert got.json["limit"] == "pids"
     platform.api("DELETE", "/namespaces/default/functions/forks")
 
 
@@ -153,12 +154,14 @@ def test_a_full_tmp_is_an_error_of_the_function(platform: Platform) -> None:
     got = bad(platform, "full", limits={"tmp": 8, "memory": 128, "timeout": 20})
     assert got.status >= 500, got.text
     assert "No space left" in logged(platform, "full") + got.text
+    assert got.json["limit"] == "tmp"
 
 
 def test_descriptors_end_at_their_limit(platform: Platform) -> None:
     got = bad(platform, "descriptors")
     assert got.status >= 500, got.text
     assert "Too many open files" in logged(platform, "descriptors") + got.text
+    assert got.json["limit"] == "open files"
 
 
 def test_a_log_flood_is_slowed_and_bounded(platform: Platform) -> None:

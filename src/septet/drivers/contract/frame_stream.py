@@ -282,13 +282,31 @@ def _nothing() -> None:
     pass
 
 
+# What the kernel says when a wall of the sandbox is met, as the languages repeat it.
+_WALLS = (
+    ("tmp", ("[Errno 28]", "ENOSPC", "No space left on device")),
+    ("open files", ("[Errno 24]", "EMFILE", "Too many open files", "too many open files")),
+    ("memory", ("[Errno 12]", "ENOMEM", "Cannot allocate memory", "MemoryError", "NoMemoryError")),
+    ("pids", ("[Errno 11]", "EAGAIN", "can't start new thread", "Resource temporarily unavailable")),
+)
+
+
+def limit_of(raised: Raised) -> str:
+    """The limit that an exception tells of, as the spec names it; empty when it tells of none."""
+    said = f"{raised.type}: {raised.message}"
+    return next((name for name, words in _WALLS if any(word in said for word in words)), "")
+
+
 def _raised(body: bytes) -> FunctionRaised:
     try:
         raised = msgspec.json.decode(body, type=Raised)
     except msgspec.DecodeError as error:
         raise frames.FrameError("an ERROR frame that is no JSON") from error
+    limit = limit_of(raised)
+    where = f"it met its limit of {limit} and has to use less, or to be given more; " if limit else ""
     return FunctionRaised(
         f"the function raised {raised.type}: {raised.message}",
-        hint="`septet logs` has the whole trace",
+        hint=f"{where}`septet logs` has the whole trace",
+        limit=limit,
         details={"type": raised.type, "trace": raised.trace},
     )

@@ -140,10 +140,17 @@ def run(call, answer):
 
 def fail(call, error):
     """Answers with the error, and logs it for `septet logs`."""
-    from septet_runtime.raised import describe, trace_of
-
     if call.cancelled:
         call.gone()
+        return
+    try:
+        from septet_runtime.raised import describe, trace_of
+    except OSError:
+        # A handler that used up every descriptor leaves none to import with.
+        name, words = type(error).__name__, str(error).translate({34: "'", 92: "/"})
+        words = "".join(c for c in words if c.isprintable())[:2000]
+        call.log("stderr", f"{name}: {words}")
+        call.fail(f'{{"type": "{name}", "message": "{words}", "trace": ""}}'.encode())
         return
     call.log("stderr", trace_of(error))
     call.fail(describe(error))

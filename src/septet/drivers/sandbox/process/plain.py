@@ -54,14 +54,16 @@ class PlainResolver:
                 key: value.replace(f"127.0.0.1:{request.gateway}", f"127.0.0.1:{gateway}") for key, value in env.items()
             }
         runtime = str(self._runtime_folder(container.runtime)) if container.runtime else ""
-        command = resolve_command(container.command, interpreter.path if interpreter else "", runtime)
+        # Translated before the host's own paths come in: one of those may itself begin like an inside path (/tmp).
+        inside = tuple(_translate(word, places) for word in container.command)
+        command = resolve_command(inside, interpreter.path if interpreter else "", runtime)
         return Spec(
             id=request.id,
             walls=False,
             rootless=True,
             uid=os.getuid(),
             gid=os.getgid(),
-            command=[_translate(word, places) for word in command],
+            command=list(command),
             env={key: _translate(value, places) for key, value in env.items()},
             working_directory=_translate(container.working_directory, places) or str(own / "tmp"),
             files={},

@@ -137,13 +137,17 @@ class Platform:
 
     def apply(self, name: str, files: Mapping[str, str | bytes], namespace: str = "default", **spec: Any) -> Any:
         """Uploads the source and applies the function; returns the answer without waiting."""
-        got = self.request("POST", f"/septet/v1/namespaces/{namespace}/blobs", pack(files))
-        assert got.status < 300, got.text
         spec.setdefault("runtime", "python")
         top: dict[str, Any] = {k: spec.pop(k) for k in ("access", "rollout", "traffic", "retain") if k in spec}
-        template: dict[str, Any] = {"source": got.json["digest"], **spec}
+        template: dict[str, Any] = {"source": self.source(files, namespace), **spec}
         desired: dict[str, Any] = {"template": template, **top}
         return self.api("PUT", f"/namespaces/{namespace}/functions/{name}", {"spec": desired})
+
+    def source(self, files: Mapping[str, str | bytes], namespace: str = "default") -> str:
+        """Uploads the files; returns the digest."""
+        got = self.request("POST", f"/septet/v1/namespaces/{namespace}/blobs", pack(files))
+        assert got.status < 300, got.text
+        return str(got.json["digest"])
 
     def deploy(
         self, name: str, files: Mapping[str, str | bytes], namespace: str = "default", timeout: float = 60, **spec: Any

@@ -5,15 +5,19 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import os
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from septet_platform import Platform
 
 ECHO = {"main.py": "def handle(request, context):\n    return request.body\n"}
+SLOW_BUILD = '[build-system]\nrequires = []\nbuild-backend = "setup"\n\n[project]\nname = "slow"\nversion = "1"\n'
 SLEEP = {
     "main.py": "import time\ndef handle(request, context):\n    time.sleep(float(request.body))\n    return 'ok'\n"
 }
@@ -66,6 +70,77 @@ def test_a_namespaces_rate_is_kept(platform: Platform) -> None:
     assert refused
     assert refused[0].json["type"] == "urn:septet:error:quota-exceeded"
     assert int(refused[0].headers["retry-after"]) >= 1
+
+
+@contextmanager
+def caller(platform: Platform, text: str) -> Iterator[None]:
+    """Speaks to the platform with another token for a while."""
+    own, platform.token = platform.token, text
+    try:
+        yield
+    finally:
+        platform.token = own
+
+
+def refusal(platform: Platform, method: str, path: str, body: object) -> str:
+    """The limit that a refusal names."""
+    got = platform.request(method, f"/septet/v1{path}", json.dumps(body), {"Content-Type": "application/json"})
+    assert got.status == 429, got.text
+    assert got.json["type"] == "urn:septet:error:quota-exceeded"
+    return str(got.json["limit"])
+
+
+def test_a_tokens_quota_counts_what_it_applied_and_no_more(platform: Platform) -> None:
+    limited = {"instances": 1, "functions": 2, "storage": 1}
+    small = token(platform, "small", ["default"], ["*"], quota=limited)
+    free = token(platform, "free", ["default"], ["*"])
+    with caller(platform, small):
+        platform.deploy("s", SLEEP, scale={"max": 4}, limits={"queue_timeout": 20})
+    with caller(platform, free):
+        platform.deploy("f", SLEEP, scale={"max": 4}, limits={"queue_timeout": 20})
+    with ThreadPoolExecutor(8) as clients:
+        calls = [clients.submit(platform.call, name, body=b"0.5") for name in "sf" for _ in range(4)]
+        most = {"s": 0, "f": 0}
+        while not all(call.done() for call in calls):
+            for name in most:
+                most[name] = max(most[name], len(platform.instances(name)))
+        assert {call.result().status for call in calls} == {200}
+    assert most["s"] == 1, "one instance is all that the token's functions may have"
+    assert most["f"] > 1, "the other token's function is not held to it"
+    with caller(platform, small):
+        # What a token makes counts towards it too, so it cannot step around its quota.
+        child = token(platform, "child", ["default"], ["functions:*", "blobs:*"], quota=limited)
+    with caller(platform, child):
+        platform.apply("two", ECHO)
+        spec = {"spec": {"template": {"runtime": "python", "source": platform.source(ECHO)}}}
+        assert refusal(platform, "PUT", "/namespaces/default/functions/three", spec) == "quota functions 2"
+        got = platform.request("POST", "/septet/v1/namespaces/default/blobs", os.urandom(1024 * 1024))
+        assert (got.status, got.json["limit"]) == (429, "quota storage 1 MiB")
+    with caller(platform, free):
+        platform.apply("three", ECHO)
+
+
+def test_a_tokens_builds_wait_for_each_other(tmp_path: Path) -> None:
+    slow = {**ECHO, "pyproject.toml": SLOW_BUILD, "setup.py": "import time\ntime.sleep(3)\n"}
+    with Platform(tmp_path / "data") as platform:
+        one = token(platform, "one", ["default"], ["*"], quota={"builds": 1})
+        with caller(platform, one):
+            platform.apply("a", {**slow, "a.txt": "a"})
+            platform.apply("b", {**slow, "b.txt": "b"})
+        most = 0
+        end = time.monotonic() + 120
+        while time.monotonic() < end:
+            phases = [
+                r["status"]["phase"] for r in platform.api("GET", "/namespaces/default/functions/a/revisions")["items"]
+            ]
+            phases += [
+                r["status"]["phase"] for r in platform.api("GET", "/namespaces/default/functions/b/revisions")["items"]
+            ]
+            most = max(most, phases.count("building"))
+            if len(phases) == 2 and set(phases) <= {"ready", "failed"}:
+                break
+            time.sleep(0.02)
+        assert most == 1
 
 
 def test_memory_of_all_instances_stays_below_the_budget(tmp_path: Path) -> None:

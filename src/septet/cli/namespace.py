@@ -9,8 +9,7 @@ import click
 from septet.cli.client import name_in_path
 from septet.cli.options import Session, confirm, with_output, with_session, with_yes
 from septet.cli.output import age, note, show_list
-
-QUOTAS = ("instances", "memory", "requests", "burst", "storage", "builds", "functions")
+from septet.cli.quota import quota_of, quota_text, with_quota
 
 
 @click.group()
@@ -20,18 +19,11 @@ def command() -> None:
 
 @command.command("create", epilog="\b\nExample:\n  septet namespace create shop --memory 2048 --instances 20")
 @click.argument("name")
-@click.option("--instances", type=int, help="Most instances at a time.")
-@click.option("--memory", type=int, metavar="MIB", help="Memory of all its instances.")
-@click.option("--requests", type=float, help="Calls a second.")
-@click.option("--burst", type=int, help="Calls above that, for a moment.")
-@click.option("--storage", type=int, metavar="MIB", help="Sources and artifacts.")
-@click.option("--builds", type=int, help="Builds at a time.")
-@click.option("--functions", type=int, help="Functions.")
+@with_quota
 @with_session
 def create(session: Session, name: str, **quota: Any) -> None:
     """Make a namespace, or change its quota. Without an option there is no limit."""
-    given = {key: value for key, value in quota.items() if value is not None}
-    session.client.put(f"/namespaces/{name_in_path(name)}", {"spec": {"quota": given}})
+    session.client.put(f"/namespaces/{name_in_path(name)}", {"spec": {"quota": quota_of(quota)}})
     note(f"namespace {name} is there")
 
 
@@ -42,9 +34,7 @@ def list_(session: Session, form: str) -> None:
     """List the namespaces that the token may see."""
     columns: dict[str, Any] = {
         "NAME": lambda item: item["meta"]["name"],
-        "QUOTA": lambda item: ", ".join(
-            f"{k} {item['spec']['quota'][k]}" for k in QUOTAS if item["spec"].get("quota", {}).get(k)
-        ),
+        "QUOTA": lambda item: quota_text(item["spec"]),
         "AGE": lambda item: age(item["meta"].get("created_at", 0)),
     }
     show_list(list(session.client.items("/namespaces")), form, columns, empty="no namespaces")

@@ -10,6 +10,7 @@ import click
 from septet.cli.client import name_in_path
 from septet.cli.options import Session, confirm, parse_duration, with_output, with_session, with_yes
 from septet.cli.output import clock, note, show_list, show_value
+from septet.cli.quota import quota_of, quota_text, with_quota
 
 
 @click.group()
@@ -39,8 +40,7 @@ def command() -> None:
 )
 @click.option("--expires", metavar="TIME", help="How long it holds: 12h, 90d.  [default: for ever]")
 @click.option("--description", default="", help="What it is for.")
-@click.option("--requests", type=float, help="Calls a second.")
-@click.option("--burst", type=int, help="Calls above that, for a moment.")
+@with_quota
 @with_output
 @with_session
 def create(
@@ -50,12 +50,10 @@ def create(
     verbs: tuple[str, ...],
     expires: str | None,
     description: str,
-    requests: float | None,
-    burst: int | None,
     form: str,
+    **quota: Any,
 ) -> None:
     """Make a token and print it, this once."""
-    quota = {key: value for key, value in (("requests", requests), ("burst", burst)) if value is not None}
     where, what = list(namespaces) or [session.namespace], list(verbs) or ["functions:invoke"]
     body = {
         "name": name,
@@ -63,7 +61,7 @@ def create(
         "verbs": what,
         "expires_at": time.time() + parse_duration(expires) if expires else 0.0,
         "description": description,
-        "quota": quota,
+        "quota": quota_of(quota),
     }
     made = session.client.post("/tokens", body)
     note(f"token {name}: {', '.join(what)} in {', '.join(where)}; it is shown only this once")
@@ -79,6 +77,7 @@ def list_(session: Session, form: str) -> None:
         "NAME": lambda item: item["meta"]["name"],
         "NAMESPACES": lambda item: ", ".join(item["spec"].get("namespaces", [])),
         "VERBS": lambda item: ", ".join(item["spec"].get("verbs", [])),
+        "QUOTA": lambda item: quota_text(item["spec"]),
         "EXPIRES": lambda item: clock(item["spec"].get("expires_at", 0)) or "never",
         "DESCRIPTION": lambda item: item["spec"].get("description", ""),
     }

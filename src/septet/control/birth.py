@@ -152,6 +152,7 @@ class Birth:
                 meta=Meta(
                     name=token_name(instance),
                     owner=OwnerReference(kind="Revision", name=revision.meta.name, uid=revision.meta.uid),
+                    applied_by=revision.meta.applied_by,
                 ),
                 spec=TokenSpec(
                     sha256=hashlib.sha256(text.encode()).hexdigest(),

@@ -156,6 +156,7 @@ class Deployer:
                     labels=function.meta.labels,
                     annotations=function.meta.annotations,
                     owner=OwnerReference(kind="Function", name=function.meta.name, uid=function.meta.uid),
+                    applied_by=function.meta.applied_by,
                 ),
                 spec=RevisionSpec(
                     function=function.meta.name,

@@ -19,7 +19,7 @@ from septet.control.status import Statuses, explain, with_condition
 from septet.model.errors import BuildFailed, InvalidInput, PlatformError, SeptetError, Unavailable
 from septet.model.function import Function, Revision, RevisionStatus
 from septet.model.meta import Condition
-from septet.model.objects import Namespace
+from septet.model.objects import Namespace, Token
 from septet.ports.blobs import Blobs
 from septet.ports.builder import Artifact, Builder
 from septet.ports.clock import Clock
@@ -70,13 +70,13 @@ class Revising:
         self._settings = settings
         self._trial = trial
         self._trouble = trouble
-        self._running: dict[str, int] = {}
+        self._running: dict[str, Revision] = {}
         self._free = asyncio.Condition()
 
     @property
     def building(self) -> int:
         """Builds under way."""
-        return sum(self._running.values())
+        return len(self._running)
 
     async def bring_up(self, revision: Revision) -> None:
         """Returns when the revision is ready or failed, and its status says so."""
@@ -140,7 +140,7 @@ class Revising:
 
     async def _built(self, revision: Revision) -> Revision | None:
         namespace = revision.meta.namespace
-        await self._take_turn(namespace)
+        await self._take_turn(revision)
         try:
             if await self._phase(revision, "building", reason="Building", message="it is being built") is None:
                 return None
@@ -154,21 +154,28 @@ class Revising:
                 revision, "starting", reason="Starting", message=STARTS, artifact=artifact.tree, build_log=artifact.log
             )
         finally:
-            self._running[namespace] -= 1
+            del self._running[revision.meta.uid]
             async with self._free:
                 self._free.notify_all()
 
-    async def _take_turn(self, namespace: str) -> None:
-        """Builds wait for each other: so many at a time on the node, and in the namespace by its quota."""
-
-        def free() -> bool:
-            owner = self._mirror.get(Namespace, "", namespace)
-            ceiling = owner.spec.quota.builds if owner else 0
-            return self.building < self._settings.builds and (not ceiling or self._running.get(namespace, 0) < ceiling)
-
+    async def _take_turn(self, revision: Revision) -> None:
+        """Builds wait for each other: so many at a time on the node, and by the quotas of namespace and tokens."""
         async with self._free:
-            await self._free.wait_for(free)
-            self._running[namespace] = self._running.get(namespace, 0) + 1
+            await self._free.wait_for(lambda: self._may_build(revision))
+            self._running[revision.meta.uid] = revision
+
+    def _may_build(self, revision: Revision) -> bool:
+        name, running = revision.meta.namespace, self._running.values()
+        namespace = self._mirror.get(Namespace, "", name)
+        ceiling = namespace.spec.quota.builds if namespace else 0
+        if ceiling and sum(other.meta.namespace == name for other in running) >= ceiling:
+            return False
+        for account in revision.meta.applied_by:
+            token = self._mirror.get(Token, "", account)
+            ceiling = token.spec.quota.builds if token else 0
+            if ceiling and sum(account in other.meta.applied_by for other in running) >= ceiling:
+                return False
+        return self.building < self._settings.builds
 
     def _build_secrets(self, revision: Revision) -> dict[str, str]:
         name = revision.spec.template.build.secret

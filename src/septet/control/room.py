@@ -1,14 +1,14 @@
-"""Room for one more instance: the node's budget and the namespace's quota, and what has to go for it."""
+"""Room for one more instance: the node's budget and the quotas of namespace and token, and what has to go for it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from septet.control.fleet import Fleet, Member
 from septet.control.mirror import Mirror
 from septet.control.settings import ControlSettings
 from septet.model.function import Revision
-from septet.model.objects import Namespace
+from septet.model.objects import Namespace, Quota, Token
 from septet.policy import placement, quota
 from septet.policy.placement import Budget, Occupant
 from septet.ports.signals import Pool
@@ -35,8 +35,10 @@ class Room:
         if not claim:
             occupants = {id: occupant._replace(idle_since=None) for id, occupant in occupants.items()}
         fair = least if claim and not any(member.key == key for member in live) else None
-        own = [occupants[member.id] for member in live if member.key[0] == revision.meta.namespace]
-        going = self._within_quota(revision, memory, own, fair)
+        going: tuple[str, ...] = ()
+        for who, ceiling, members in self._ceilings(revision, live):
+            own = [occupants[member.id] for member in members if member.id not in going]
+            going += self._within(ceiling, memory, own, fair, who)
         rest = [occupant for occupant in occupants.values() if occupant.id not in going]
         more = placement.evictions(memory, self._node, rest)
         if more is None and fair is not None:
@@ -45,22 +47,29 @@ class Room:
             more = placement.place(memory, self._node, rest, revision.meta.name)
         return (*going, *more)
 
-    def _within_quota(
-        self, revision: Revision, memory: int, own: Sequence[Occupant], fair: Mapping[str, int] | None
-    ) -> tuple[str, ...]:
-        """As `make`, by the quota of the namespace alone."""
+    def _ceilings(self, revision: Revision, live: Sequence[Member]) -> Iterator[tuple[str, Quota, list[Member]]]:
+        """Who is held to a quota that counts this revision, and the instances that count towards it already."""
         name = revision.meta.namespace
         namespace = self._mirror.get(Namespace, "", name)
-        if namespace is None:
-            return ()
-        ceiling = namespace.spec.quota
+        if namespace is not None:
+            yield f"namespace {name!r}", namespace.spec.quota, [member for member in live if member.key[0] == name]
+        for account in revision.meta.applied_by:
+            token = self._mirror.get(Token, "", account)
+            if token is not None:
+                own = [member for member in live if account in member.revision.meta.applied_by]
+                yield f"token {account!r}", token.spec.quota, own
+
+    def _within(
+        self, ceiling: Quota, memory: int, own: Sequence[Occupant], fair: Mapping[str, int] | None, who: str
+    ) -> tuple[str, ...]:
+        """As `make`, by one quota alone."""
         budget = Budget(ceiling.memory, ceiling.instances)
         going = placement.evictions(memory, budget, own)
         if going is None and fair is not None:
             going = placement.reclaimed(memory, budget, own, fair) or None
         if going is None:
             used = quota.Usage(instances=len(own), memory=sum(occupant.memory for occupant in own))
-            quota.check(ceiling, used, quota.Usage(instances=1, memory=memory), f"namespace {name!r}")
+            quota.check(ceiling, used, quota.Usage(instances=1, memory=memory), who)
         return going or ()
 
     def _occupant(self, member: Member, least: Mapping[str, int]) -> Occupant:

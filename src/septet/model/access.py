@@ -11,7 +11,8 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """The authenticated caller of a command or a call.
 
     `name` is the token's name ("admin", "instance:<id>", "anonymous"); `namespaces` and `verbs` may hold "*".
-    `remote` is where the request came from, for the audit log.
+    `remote` is where the request came from, for the audit log. `account` is that token and those that it came from:
+    what they apply counts towards the quota of each.
     """
 
     name: str
@@ -20,6 +21,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: float = 0.0
     quota: Quota = Quota()
     remote: str = ""
+    account: tuple[str, ...] = ()
 
 
 ANONYMOUS = Caller(name="anonymous")

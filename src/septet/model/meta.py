@@ -23,7 +23,8 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
     `name` is free text (no control characters, no "/"); each API maps it to its own grammar. `generation`
     grows when the spec changes, `resource_version` with every write. An object whose `deleting_since` is set
     goes away when its last finalizer is removed. `documents` holds one opaque document per API: what only that
-    API understands, kept as it came. Times are seconds since the epoch.
+    API understands, kept as it came. Times are seconds since the epoch. `applied_by` names the token that wrote the
+    spec last, and the tokens that it came from: what their quotas count. The service sets it, never a client.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
     deleting_since: float | None = None
     finalizers: tuple[str, ...] = ()
     documents: dict[str, msgspec.Raw] = {}
+    applied_by: tuple[str, ...] = ()
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ import secrets
 
 from septet.model.access import Caller
 from septet.model.errors import Expired, Unauthenticated
-from septet.model.objects import Token
+from septet.model.objects import Quota, Token
 from septet.ports.clock import Clock
 from septet.ports.store import Change, Store
 
@@ -117,7 +117,13 @@ class Credentials:
             expires_at=spec.expires_at,
             quota=spec.quota,
             remote=remote,
+            account=(token.meta.name, *token.meta.applied_by),
         )
+
+    def quota(self, name: str) -> Quota:
+        """What the token of that name is held to; nothing when it is gone."""
+        token = self._tokens.get(self._hashes.get(name, ""))
+        return token.spec.quota if token is not None else Quota()
 
     def bearer(self, header: str, remote: str = "") -> Caller:
         """The caller of an Authorization header's value; an empty one raises Unauthenticated too."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from septet.model.errors import NotFound
 from septet.policy.quota import Usage, check
-from septet.service import references, validation
+from septet.service import accounts, references, validation
 from septet.service.commands import GetBlob, PutBlob
 from septet.service.context import Context
 from septet.service.results import BlobFacts
@@ -13,7 +13,8 @@ MEBIBYTE = 1024 * 1024
 
 
 async def put_blob(context: Context, command: PutBlob) -> BlobFacts:
-    """Stores the bytes; raises PayloadTooLarge past the platform's limit, QuotaExceeded past the namespace's."""
+    """Stores the bytes; raises PayloadTooLarge past the platform's limit, QuotaExceeded past the namespace's or the
+    token's."""
     owner = await references.live_namespace(context, command.namespace)
     quota = owner.spec.quota
     limit = context.settings.archive_limit
@@ -21,12 +22,14 @@ async def put_blob(context: Context, command: PutBlob) -> BlobFacts:
     if quota.storage:
         used = await _stored(context, command.namespace) / MEBIBYTE
         check(quota, Usage(storage=used), Usage(storage=1 / MEBIBYTE), f"namespace {command.namespace!r}")
+    await accounts.check_storage(context)
     digest = await context.ports.blobs.put(command.chunks, limit)
     size = await context.ports.blobs.size(digest)
     if quota.storage and digest not in await _digests(context, command.namespace):
         # What is over the quota is not claimed, so nothing can name it and the collector takes it away.
         check(quota, Usage(storage=used), Usage(storage=size / MEBIBYTE), f"namespace {command.namespace!r}")
-    context.claims.add(command.namespace, digest, size)
+    await accounts.check_storage(context, digest, size)
+    context.claims.add(command.namespace, digest, context.caller.account)
     return BlobFacts(digest=digest, size=size)
 
 

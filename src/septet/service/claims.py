@@ -21,11 +21,11 @@ class Claims:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._uploads: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._uploads: OrderedDict[tuple[str, str], tuple[str, ...]] = OrderedDict()
 
-    def add(self, namespace: str, digest: str, size: int) -> None:
-        """`size` in bytes."""
-        self._uploads[namespace, digest] = size
+    def add(self, namespace: str, digest: str, account: tuple[str, ...] = ()) -> None:
+        """`account` is the uploading token and those that it came from."""
+        self._uploads[namespace, digest] = account
         self._uploads.move_to_end((namespace, digest))
         while len(self._uploads) > REMEMBERED:
             self._uploads.popitem(last=False)
@@ -35,6 +35,10 @@ class Claims:
 
     def uploads(self, namespace: str) -> set[str]:
         return {digest for owner, digest in self._uploads if owner == namespace}
+
+    def uploaded_by(self, token: str) -> set[str]:
+        """What a token, or one that it made, uploaded last."""
+        return {digest for (_, digest), account in self._uploads.items() if token in account}
 
     def forget(self, namespace: str) -> None:
         """The namespace is gone; one of the same name starts without its uploads."""

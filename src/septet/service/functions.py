@@ -10,7 +10,7 @@ from septet.model.errors import Conflict
 from septet.model.function import Function, FunctionSpec, Revision, TrafficTarget
 from septet.model.meta import Meta
 from septet.policy.quota import Usage, check
-from septet.service import references, validation
+from septet.service import accounts, references, validation
 from septet.service.commands import (
     ApplyFunction,
     DeleteFunction,
@@ -43,12 +43,20 @@ async def apply_function(context: Context, command: ApplyFunction) -> FunctionAp
         if known is None:
             functions = len(await context.all(Function, namespace))
             check(owner.spec.quota, Usage(functions=functions), Usage(functions=1), f"namespace {namespace!r}")
+        await accounts.check_functions(context, known)
         await references.traffic_references(context, namespace, known, spec.traffic)
 
     outcome = await apply(
         context,
         Function(meta=Meta(name=command.name, namespace=namespace), spec=spec),
-        Wish(command.labels, command.annotations, command.documents, command.resource_version, command.dry_run),
+        Wish(
+            command.labels,
+            command.annotations,
+            command.documents,
+            command.resource_version,
+            command.dry_run,
+            applied_by=context.caller.account,
+        ),
         lambda known: msgspec.structs.replace(known, spec=spec),
         before_write,
     )

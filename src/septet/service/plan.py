@@ -26,6 +26,7 @@ class Wish(NamedTuple):
     resource_version: int = 0
     dry_run: bool = False
     create: bool = False
+    applied_by: tuple[str, ...] | None = None
 
 
 class Outcome(NamedTuple):
@@ -42,6 +43,7 @@ def meta_with(meta: Meta, wish: Wish) -> Meta:
         labels=meta.labels if wish.labels is None else wish.labels,
         annotations=meta.annotations if wish.annotations is None else wish.annotations,
         documents=meta.documents if wish.documents is None else wish.documents,
+        applied_by=meta.applied_by if wish.applied_by is None else wish.applied_by,
         resource_version=wish.resource_version or meta.resource_version,
     )
 

@@ -47,7 +47,7 @@ async def create_token(context: Context, command: CreateToken) -> TokenCreated:
         description=command.description,
     )
     try:
-        token = await context.create(Token(meta=Meta(name=command.name), spec=spec))
+        token = await context.create(Token(meta=Meta(name=command.name, applied_by=context.caller.account), spec=spec))
     except Conflict as error:
         raise Conflict(
             f"there is a token {command.name!r} already", hint="choose another name, or delete that one first"

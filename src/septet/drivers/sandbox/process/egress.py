@@ -17,6 +17,7 @@ from pathlib import Path
 
 from septet.drivers.sandbox.process import egress_rules as rules
 from septet.drivers.sandbox.process import egress_tools as tools
+from septet.drivers.sandbox.process.leash import Leash
 from septet.model.errors import Conflict, InvalidInput, NodeFull, SeptetError, Unavailable
 from septet.ports.sandbox import Check
 
@@ -72,6 +73,7 @@ class Egress:
         self._taken: set[int] = set()
         self._ready = False
         self._setup = asyncio.Lock()
+        self._leash = Leash()
         self._refresher: asyncio.Task[None] | None = None
 
     def resolvers(self) -> tuple[str, ...]:
@@ -162,6 +164,7 @@ class Egress:
             self._refresher = None
         for instance_id in list(self._attached):
             await self.detach(instance_id)
+        await asyncio.to_thread(self._leash.close)
         if self._ready:
             await self.cleanup()
 
@@ -216,7 +219,7 @@ class Egress:
         text += rules.destinations(_TABLE_INSIDE, one.chain, one.seen)
         text += rules.host_addresses(_TABLE_INSIDE, await tools.addresses())
         await tools.inside(one.pid, True, "nft", "-f", "-", text=text)
-        one.pasta = await tools.pasta(one.pid, self._table)
+        one.pasta = await tools.pasta(one.pid, self._table, self._leash)
 
     # -- names --------------------------------------------------------------------------------------------------
 

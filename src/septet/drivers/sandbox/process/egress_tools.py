@@ -1,4 +1,4 @@
-"""The programs that egress needs, run with argument lists and never through a shell."""
+"""The programs that egress needs, run with argument lists: no word of them is read by a shell."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from septet.drivers.sandbox.process.leash import Leash
 from septet.model.errors import InvalidInput, Unavailable
 
 # Where Debian keeps each, and where an ordinary user's PATH does not look.
@@ -37,6 +38,8 @@ check(libc.capset((words * 2)(0x20080522, 0), (words * 6)(1 << 12, 1 << 12, 1 <<
 check(libc.prctl(47, 2, 12, 0, 0))
 os.execv(sys.argv[2], sys.argv[2:])
 """
+# Waits until it is tied to the platform: one that is killed before that closes the pipe, and nothing starts.
+_TIED = ("/bin/sh", "-c", 'read -r _ && exec "$@" </dev/null', "sh")
 _NO_PORTS = ("-t", "none", "-u", "none", "-T", "none", "-U", "none")
 
 
@@ -97,8 +100,8 @@ async def inside(pid: int, user: bool, program: str, *arguments: str, text: str 
     return await run("nsenter", "--target", str(pid), "--net", "--", need(program), *arguments, text=text)
 
 
-async def pasta(pid: int, mark: str) -> asyncio.subprocess.Process:
-    """Starts pasta for the namespaces of `pid` and waits until its interface is up.
+async def pasta(pid: int, mark: str, leash: Leash) -> asyncio.subprocess.Process:
+    """Starts pasta for the namespaces of `pid`, tied to `leash`, and waits until its interface is up.
 
     It does not end by itself with them, so `mark` makes it findable for `end_pasta`. Unavailable carries what it
     complained about.
@@ -106,21 +109,40 @@ async def pasta(pid: int, mark: str) -> asyncio.subprocess.Process:
     with tempfile.TemporaryDirectory(prefix=f"{mark}-") as directory:
         ready, log = Path(directory) / "pid", Path(directory) / "log"
         with log.open("wb") as complaints:
-            arguments = (*_PASTA, *_NO_PORTS, "--pid", str(ready), str(pid))
-            quiet = asyncio.subprocess.DEVNULL
             process = await asyncio.create_subprocess_exec(
-                need("pasta"), *arguments, stdin=quiet, stdout=quiet, stderr=complaints
+                *(*_TIED, need("pasta"), *_PASTA, *_NO_PORTS, "--pid", str(ready), str(pid)),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=complaints,
             )
-        deadline = time.monotonic() + _TIMEOUT
-        # The pid file is written last, after the interface is configured.
-        while not (ready.exists() and ready.read_text().strip()):
-            if process.returncode is not None or time.monotonic() > deadline:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
-                raise Unavailable(f"egress: pasta failed: {log.read_text(errors='replace').strip()[:500]}")
-            await asyncio.sleep(0.005)
+        try:
+            assert process.stdin is not None
+            leash.tie(process.pid)
+            process.stdin.write(b"\n")
+            await _until_up(process, ready, log)
+            process.stdin.close()
+        except BaseException as error:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+            if isinstance(error, OSError):
+                raise Unavailable(f"egress: pasta could not be tied to the platform: {error}") from error
+            raise
     return process
+
+
+async def _until_up(process: asyncio.subprocess.Process, ready: Path, log: Path) -> None:
+    deadline = time.monotonic() + _TIMEOUT
+    # The pid file is written last, after the interface is configured.
+    while not _text(ready):
+        if process.returncode is not None or time.monotonic() > deadline:
+            raise Unavailable(f"egress: pasta failed: {_text(log)[:500]}")
+        await asyncio.sleep(0.005)
+
+
+def _text(path: Path) -> str:
+    """What the file holds now, if it is there."""
+    return path.read_text(errors="replace").strip() if path.exists() else ""
 
 
 def end_pasta(mark: str) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from septet.drivers.sandbox.process.egress import Egress, EgressSettings
 from septet.drivers.sandbox.process.egress_tools import addresses, forward, forwarding, interfaces, need
+from septet.drivers.sandbox.process.leash import Leash
 from septet.model.errors import Conflict, InvalidInput
 
 PUBLIC, OTHER, RESOLVER, PRIVATE = "198.51.100.7", "198.51.100.8", "10.1.2.3", "192.168.7.7"
@@ -256,15 +257,41 @@ async def as_user(hosts: Path) -> dict[str, object]:
     await Egress(SETTINGS).cleanup()  # as after a kill
     seen["pasta ends on cleanup"] = await gone()
     await egress.close()
+    for untied in (False, True):
+        holder = subprocess.Popen([sys.executable, __file__, "holder", str(untied)], stdout=subprocess.PIPE)
+        assert holder.stdout is not None
+        inside = int(holder.stdout.readline())
+        running = pastas()
+        holder.kill()
+        holder.wait()
+        seen[f"pasta after kill -9, {untied=}"] = (running, await gone())
+        await Egress(SETTINGS).cleanup()
+        os.kill(inside, 9)
     return seen
 
 
+async def hold(untied: bool) -> None:
+    """A platform to be killed, with one instance; `untied` is the control."""
+    if untied:
+        Leash.tie = lambda *_: None  # type: ignore[method-assign]
+    egress = Egress(SETTINGS)
+    one = namespace("--user", "--map-root-user")
+    await egress.attach("held", one, (), True)
+    print(one, flush=True)
+    await asyncio.sleep(60)
+
+
 def pastas() -> int:
-    return sum(1 for comm in Path("/proc").glob("[0-9]*/comm") if comm.read_text().startswith(("pasta", "passt")))
+    """Those that run: one that nobody has waited for keeps its name, but no command line."""
+    return sum(
+        (entry / "comm").read_text().startswith(("pasta", "passt")) and bool((entry / "cmdline").read_bytes())
+        for entry in Path("/proc").glob("[0-9]*")
+    )
 
 
 async def gone() -> bool:
-    for _ in range(50):
+    """Within two seconds."""
+    for _ in range(40):
         if pastas() == 0:
             return True
         await asyncio.sleep(0.05)
@@ -291,6 +318,8 @@ def main(part: str) -> None:
         elif part == "world":
             user = ["unshare", "--user", "--map-user=1000", "--map-group=1000", "--", sys.executable, __file__]
             sh(*user, "user", str(hosts))
+        elif part == "holder":
+            asyncio.run(hold(sys.argv[2] == "True"))
         elif part == "user":
             found = asyncio.run(as_user(hosts))
             found["control"] = asyncio.run(unflagged())

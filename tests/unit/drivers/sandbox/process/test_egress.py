@@ -113,6 +113,11 @@ def test_pasta_ends_with_its_instance(as_user: dict[str, Any]) -> None:
     assert as_user["pasta ends on cleanup"] is True
 
 
+def test_pasta_dies_with_a_killed_platform(as_user: dict[str, Any]) -> None:
+    assert as_user["pasta after kill -9, untied=False"] == [1, True]
+    assert as_user["pasta after kill -9, untied=True"] == [1, False], "the control: nothing else would end it"
+
+
 def test_pasta_without_its_flags_opens_the_loopback(as_user: dict[str, Any]) -> None:
     """The control for the flags and for the rules inside: without them both doors are open."""
     assert as_user["control"] == {"203.0.113.2:80": "open", "169.254.169.254:80": "open"}

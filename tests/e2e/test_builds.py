@@ -155,6 +155,23 @@ def test_what_the_source_brings_along_needs_no_network(platform: Platform) -> No
     assert platform.call("brought").text == "brought along"
 
 
+def test_a_ruby_function_with_a_gemfile(platform: Platform) -> None:
+    """A gem in the source, so that no gem server is asked."""
+    if shutil.which("bundle") is None:
+        why = "bundle is missing: apt install ruby-bundler"
+        pytest.fail(why) if os.environ.get("CI") == "true" else pytest.skip(why)
+    gem = "Gem::Specification.new { |s| s.name = 'brought'; s.version = '1'; s.summary = 'x'; s.authors = ['x']; "
+    files = {
+        "main.rb": "require 'brought'\ndef handle(request, context)\n  BROUGHT\nend\n",
+        "Gemfile": "gem 'brought', path: 'gems/brought'\n",
+        "gems/brought/brought.gemspec": gem + "s.files = ['lib/brought.rb'] }\n",
+        "gems/brought/lib/brought.rb": "BROUGHT = 'from the gem'\n",
+    }
+    platform.deploy("gems", files, runtime="ruby")
+    assert platform.call("gems").text == "from the gem"
+    assert "Bundle complete" in build_log(platform, "gems")
+
+
 def test_a_failed_build_shows_its_end_and_changes_nothing(platform: Platform) -> None:
     platform.deploy("steady", HELLO)
     broken = {**HELLO, "requirements.txt": "--no-index\nnothing-of-this-name==1\n"}

@@ -41,8 +41,9 @@ module Septet
   def self.use_dependencies(deps, code)
     return unless File.directory?(deps)
 
-    Dir.glob(File.join(deps, "ruby", "*", "gems", "*", "lib")).each { |folder| $LOAD_PATH << folder }
-    Dir.glob(File.join(deps, "ruby", "*", "extensions", "*", "*", "*")).each { |folder| $LOAD_PATH << folder }
+    # What the build wrote down: gems of an index, of a path and of git, in the versions that it chose.
+    list = File.join(deps, "load-path")
+    File.foreach(list, chomp: true) { |folder| $LOAD_PATH << folder } if File.file?(list)
     ENV["BUNDLE_GEMFILE"] ||= File.join(code, "Gemfile")
     ENV["BUNDLE_PATH"] ||= deps
   end

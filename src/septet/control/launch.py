@@ -64,6 +64,7 @@ def request(
         port=port,
         gateway=gateway,
         network=template.network,
+        isolation=template.isolation,
         containers=(container,),
         labels={**revision.meta.labels, LABEL_UID: revision.meta.uid, LABEL_DRIVER: driver},
     )

@@ -90,6 +90,11 @@ class Build(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     timeout: float = 600.0
 
 
+Isolation = Literal["default", "strict"]
+"""How far instances are kept apart beyond the sandbox: a strict one is exec'ed and shares no address-space layout and
+no hash seed with others, which costs it the fast starts."""
+
+
 class FunctionTemplate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that makes a revision: a change here makes a new one.
 
@@ -111,6 +116,7 @@ class FunctionTemplate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     readiness: Readiness = Readiness()
     build: Build = Build()
     sandbox: str = ""
+    isolation: Isolation = "default"
     platform: tuple[str, ...] = ()
 
 

@@ -8,6 +8,8 @@ import msgspec
 
 InstanceState = Literal["starting", "running", "ready", "draining", "stopped"]
 Protocol = Literal["frames", "http1", "h2c"]
+Tier = Literal["", "pool", "zygote", "exec"]
+"""What an instance was made from: a prepared sandbox, a fork of a running interpreter, or an exec."""
 ColdReason = Literal["", "scaled-to-zero", "new-revision", "burst", "evicted", "crashed"]
 
 
@@ -44,6 +46,7 @@ class InstanceInfo(msgspec.Struct, frozen=True, kw_only=True):
     memory: int = 0
     labels: dict[str, str] = {}
     exit: InstanceExit | None = None
+    tier: Tier = ""
 
 
 class InstanceEvent(msgspec.Struct, frozen=True, kw_only=True):

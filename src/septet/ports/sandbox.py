@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from septet.model.function import Limits, Network
+from septet.model.function import Isolation, Limits, Network
 from septet.model.instance import InstanceEvent, InstanceInfo, InstanceStats
 from septet.model.instance import Protocol as InstanceProtocol
 
@@ -64,6 +64,7 @@ class LaunchRequest(msgspec.Struct, frozen=True, kw_only=True):
     gateway: int = 0
     network: Network = Network()
     containers: tuple[Container, ...]
+    isolation: Isolation = "default"
     labels: dict[str, str] = {}
 
 

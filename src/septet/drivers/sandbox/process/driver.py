@@ -25,6 +25,7 @@ from septet.drivers.sandbox.process.resolve import Host, Resolver
 from septet.drivers.sandbox.process.settings import ProcessSettings
 from septet.drivers.sandbox.process.skeleton import Skeleton, known_privileged_files, proc_masks
 from septet.drivers.sandbox.process.spec import Header, Spec
+from septet.drivers.sandbox.process.zygotes import Zygotes
 from septet.model.errors import Conflict, InvalidInput, NodeFull, NotFound, SeptetError, Unavailable
 from septet.model.instance import InstanceEvent, InstanceExit, InstanceInfo, InstanceStats
 from septet.model.runtime import Runtime
@@ -72,7 +73,8 @@ class ProcessSandbox:
         self._egress = Egress(replace(settings.egress, tag=self._key[:3]))
         self._egress_missing: list[Check] = []
         self._cgroups = self._detect()
-        self._launcher = LauncherProcess(settings.python, self._heard, self._launcher_lost)
+        self._launcher = LauncherProcess(settings.python, self._heard, lambda: self._launcher_lost(self._launcher))
+        self._zygotes = Zygotes(runtimes, runtime_folder, self._heard, self._launcher_lost)
         self._instances: dict[str, Instance] = {}
         self._ids: set[int] = set()
         self._next_id = 0
@@ -93,6 +95,8 @@ class ProcessSandbox:
                 await self._egress.cleanup()
                 self._egress_missing = [check for check in await self._egress.probe() if check.state == "missing"]
             self._launcher.open()
+            if self._walls and self._settings.zygotes:
+                self._zygotes.open()
         except OSError as error:
             raise Unavailable(
                 f"the process sandbox cannot start: {error}", hint="run `septet doctor` to see what this host lacks"
@@ -130,6 +134,7 @@ class ProcessSandbox:
             await asyncio.gather(self._supervisor, return_exceptions=True)
             self._supervisor = None
         await self._launcher.close()
+        await self._zygotes.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._walls:
             await self._egress.close()
@@ -162,6 +167,7 @@ class ProcessSandbox:
         host_id = self._take_id()
         try:
             spec = self._spec(request, host_id)
+            zygote = self._zygotes.choose(request, spec)
             group = self._cgroups.create(request.id, container.limits) if self._cgroups.hard else None
         except OSError as error:
             self._ids.discard(host_id)
@@ -180,16 +186,19 @@ class ProcessSandbox:
             started_at=self._clock.wall(),
             memory=container.limits.memory,
             labels=dict(request.labels),
+            tier="exec" if zygote is None else "zygote",
         )
         instance = Instance(request, info, host_id, group, self)
         instance.walls, instance.egress = self._walls, egress
+        instance.launcher = zygote or self._launcher
         self._instances[request.id] = instance
         try:
             if self._walls and not self._rootless:
                 instance.writable = [item.source for item in spec.mounts if item.writable]
                 for path in instance.writable:
                     await asyncio.to_thread(ownership.give, path, spec.uid, spec.gid)
-            await self._launch(instance, replace(spec, cgroups=group.files if group else []))
+            spec = replace(spec, cgroups=group.files if group else [], fork=zygote is not None)
+            await self._launch(instance, spec)
         except BaseException as error:
             await self._abandon(instance)
             if isinstance(error, OSError):
@@ -262,7 +271,9 @@ class ProcessSandbox:
             family=self._resolver.family(instance.request),
         )
         await instance.attach(control, link, pipes)
-        self._launcher.launch(header, child)
+        launcher = instance.launcher
+        assert launcher is not None
+        launcher.launch(header, child)
 
     def _pipe(self, instance: Instance, stream: Any) -> OutputPipe:
         output = self._output
@@ -307,11 +318,12 @@ class ProcessSandbox:
             return
         instance.go()
 
-    def _launcher_lost(self) -> None:
+    def _launcher_lost(self, launcher: LauncherProcess) -> None:
         """Its instances die with it; those without walls when their control socket closes."""
         text = "the sandbox's launcher died, and every instance with it"
         for instance in list(self._instances.values()):
-            self._spawn(self._ended(instance, lambda _: InstanceExit(signal=9, message=text), 0))
+            if instance.launcher is launcher:
+                self._spawn(self._ended(instance, lambda _: InstanceExit(signal=9, message=text), 0))
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
@@ -364,8 +376,9 @@ class ProcessSandbox:
             return None
         return await asyncio.get_running_loop().create_server(lambda: handler(instance.info), sock=listener)
 
-    def kill(self, instance: str) -> None:
-        self._launcher.kill(instance)
+    def kill(self, instance: Instance) -> None:
+        if instance.launcher is not None:
+            instance.launcher.kill(instance.info.id)
 
     # -- the rest of the port ---------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from typing import NoReturn
 
 from septet.drivers.sandbox.process import mounts
 from septet.drivers.sandbox.process import syscalls as sys_
-from septet.drivers.sandbox.process.process import start
+from septet.drivers.sandbox.process.process import Function, start
 from septet.drivers.sandbox.process.spec import Spec, decode
 
 SANDBOX_ID = 1000
@@ -44,7 +44,10 @@ def write(path: str, text: str) -> None:
 
 
 def main(descriptors: list[int], sync: int, program: bytes) -> NoReturn:
-    """Runs in the cloned child and never returns. `descriptors`: spec, control, stdout, stderr, link."""
+    """Runs in the cloned child and never returns. `descriptors`: spec, control, stdout, stderr, link.
+
+    In the process of a function that is not exec'ed it raises `Function`.
+    """
     spec_file, control_file, *streams = descriptors
     code = 70
     try:
@@ -64,6 +67,9 @@ def main(descriptors: list[int], sync: int, program: bytes) -> NoReturn:
             os.close(descriptor)
         _say(control, op="running")
         code = Init(control, child, walls, port).run()
+    except Function:
+        control.detach()
+        raise
     except BaseException:  # noqa: S110 - the control socket is gone, so nobody is left to tell
         pass
     os._exit(code)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import msgspec
 
 from septet.drivers.sandbox.process.cgroup import Group
+from septet.drivers.sandbox.process.launch import LauncherProcess
 from septet.drivers.sandbox.process.output import OutputPipe
 from septet.model.errors import Conflict, InstanceLost
 from septet.model.instance import InstanceExit, InstanceInfo
@@ -31,7 +32,7 @@ class Owner(Protocol):
 
     async def gateway(self, instance: Instance, listener: socket.socket) -> asyncio.Server | None: ...
 
-    def kill(self, instance: str) -> None: ...
+    def kill(self, instance: Instance) -> None: ...
 
 
 class Instance:
@@ -63,6 +64,7 @@ class Instance:
         self.egress = False
         self.walls = True
         self.ending = False
+        self.launcher: LauncherProcess | None = None
 
     # -- start ------------------------------------------------------------------------------------------------
 
@@ -174,7 +176,7 @@ class Instance:
         if self.info.state == "stopped":
             return
         if self.walls:
-            self._owner.kill(self.info.id)
+            self._owner.kill(self)
         else:
             # Without a pid namespace the first process has to end the others, which it does when this closes.
             self._exit = self._exit or (signal.SIGKILL, False)

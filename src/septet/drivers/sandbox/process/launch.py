@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import septet
 from septet.drivers.sandbox.process.spec import Header
@@ -24,15 +24,26 @@ _PROGRAM = (
 _PACKET = 65536
 
 
+class Process(Protocol):
+    """What was started."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def wait(self) -> int: ...
+
+    def kill(self) -> None: ...
+
+
 class LauncherProcess:
     """`on_message` gets each message of the launcher, `on_lost` is called once when it ended unasked."""
 
     def __init__(self, python: str, on_message: Callable[[dict[str, Any]], None], on_lost: Callable[[], None]) -> None:
-        self._python = python
+        self.python = python
         self._on_message = on_message
         self._on_lost = on_lost
         self._socket: socket.socket | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._waiting: deque[tuple[bytes, list[int]]] = deque()
 
     def open(self) -> None:
@@ -40,17 +51,25 @@ class LauncherProcess:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         with theirs:
-            # The socket has to be descriptor 3 over there, whatever number it has here.
-            child = (f"import os; os.dup2({theirs.fileno()}, 3)\n" if theirs.fileno() != 3 else "") + _PROGRAM
-            self._process = subprocess.Popen(
-                [self._python, "-I", "-S", "-c", child],
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
-                cwd="/",
-            )
+            try:
+                self._process = self._spawn(theirs)
+            except OSError:
+                ours.close()
+                raise
         self._socket = ours
         asyncio.get_running_loop().add_reader(ours.fileno(), self._readable)
+
+    def _spawn(self, theirs: socket.socket) -> Process:
+        # The socket has to be descriptor 3 over there, whatever number it has here.
+        child = (f"import os; os.dup2({theirs.fileno()}, 3)\n" if theirs.fileno() != 3 else "") + _PROGRAM
+        process: Process = subprocess.Popen(
+            [self.python, "-I", "-S", "-c", child],
+            stdin=subprocess.DEVNULL,
+            pass_fds=(theirs.fileno(),),
+            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
+            cwd="/",
+        )
+        return process
 
     def launch(self, header: Header, descriptors: list[int]) -> None:
         """Takes over the descriptors and closes them when they are sent."""
@@ -120,6 +139,13 @@ class LauncherProcess:
     def pid(self) -> int:
         """For tests that kill it; 0 when it does not run."""
         return self._process.pid if self._process is not None else 0
+
+    def reap(self) -> None:
+        """Forgets a process that has ended."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
 
     async def close(self) -> None:
         """It ends by itself when our end closes, and every instance with it."""

@@ -6,7 +6,8 @@ It reads headers only; the spec, which may hold secrets, passes through as a des
 Over a SOCK_SEQPACKET socket (descriptor 3): one JSON message a packet.
 platform -> launcher  {"op": "launch", ...Header} with descriptors [spec, control, stdout, stderr, link]
                       {"op": "kill", "id": ...}
-launcher -> platform  {"op": "started", "id": ..., "pid": ...}
+launcher -> platform  {"op": "ready"}                             a zygote alone: all is imported
+                      {"op": "started", "id": ..., "pid": ...}
                       {"op": "gone", "id": ..., "status": wait status}  no process of the instance is left
                       {"op": "refused", "id": ..., "message": ...}      nothing was started
 """
@@ -24,6 +25,7 @@ from typing import Any
 
 from septet.drivers.sandbox.process import init, seccomp
 from septet.drivers.sandbox.process import syscalls as sys_
+from septet.drivers.sandbox.process.process import Function
 from septet.drivers.sandbox.process.spec import Header
 
 CONTROL = 3
@@ -81,6 +83,9 @@ class Launcher:
         header = Header(**message)
         try:
             self._launch(header, descriptors)
+        except Function:
+            descriptors.clear()
+            raise
         except (OSError, ValueError) as error:
             self._say(op="refused", id=header.id, message=str(error))
         finally:
@@ -101,6 +106,7 @@ class Launcher:
             theirs.close()
             raise
         if pid == 0:
+            self._let_go(ours)
             init.main(descriptors, theirs.detach(), program)
         theirs.close()
         self._ids[pid] = header.id
@@ -113,6 +119,21 @@ class Launcher:
         else:
             ours.close()
         self._say(op="started", id=header.id, pid=pid)
+
+    def _let_go(self, sync: socket.socket) -> None:
+        """In the child: no descriptor is held by an object, whose end would close whatever has its number by then."""
+        for held in (self._platform, sync, *(waiting[0] for waiting in self._unmapped.values())):
+            held.detach()
+        self._ids.clear()
+        self._pids.clear()
+        self._unmapped.clear()
+
+    def prepare(self, family: str) -> None:
+        """Compiles a filter ahead of time."""
+        self._filter(family)
+
+    def ready(self) -> None:
+        self._say(op="ready")
 
     def _filter(self, family: str) -> bytes:
         if family not in self._filters:
@@ -143,6 +164,25 @@ class Launcher:
                 del self._pids[instance]
                 self._walled.discard(pid)
                 self._say(op="gone", id=instance, status=status)
+
+
+def serve(family: str) -> Function | None:
+    """As `main`, in a zygote; returns only in the process of a function, with what to run there."""
+    platform = socket.socket(fileno=CONTROL)
+    sys_.prctl(sys_.PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    launcher = Launcher(platform)
+    launcher.prepare(family)
+    gc.collect()
+    gc.freeze()
+    try:
+        launcher.ready()
+        launcher.run()
+    except Function as function:
+        return Function(function.command, function.env)
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+    os._exit(0)
 
 
 def main() -> None:

@@ -17,10 +17,19 @@ _READ_ONLY = ["/"]
 _READ_WRITE = ["/tmp", "/dev"]  # noqa: S108
 
 
+class Function(BaseException):
+    """Raised in a function's process that is not exec'ed: unwinds all our frames, so that none shows in there."""
+
+    def __init__(self, command: list[str], env: dict[str, str]) -> None:
+        super().__init__()
+        self.command = command
+        self.env = env
+
+
 def start(spec: Spec, streams: list[int], program: bytes) -> int:
     """Forks, and returns the pid once the exec has succeeded. `streams`: stdout, stderr, and the link if any.
 
-    OSError with a sentence when something before the exec, or the exec, failed.
+    With `spec.fork` nothing is exec'ed: the child leaves by `Function`. OSError with a sentence when a step failed.
     """
     reader, writer = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
@@ -49,11 +58,19 @@ def _become(spec: Spec, streams: list[int], program: bytes, writer: int) -> NoRe
         if spec.walls:
             writable = [item.target for item in spec.mounts if item.writable]
             landlock.restrict(_READ_ONLY, [*_READ_WRITE, *writable])
+        if spec.fork:
+            # What an exec would do: our first process hides its memory, which a fork inherits.
+            sys_.close_all_but([*range(_LINK + 1 if spec.link else _LINK), writer])
+            sys_.prctl(sys_.PR_SET_DUMPABLE, 1)
+        if spec.walls:
             seccomp.install(program)
-        os.execvpe(spec.command[0], spec.command, spec.env)  # noqa: S606 - no shell is the point
+        if not spec.fork:
+            os.execvpe(spec.command[0], spec.command, spec.env)  # noqa: S606 - no shell is the point
     except BaseException as error:
         os.write(writer, f"cannot {step}: {error}".encode()[:4000])
-    os._exit(71)
+        os._exit(71)
+    os.close(writer)
+    raise Function(spec.command, spec.env)
 
 
 def _default_signals() -> None:

@@ -25,6 +25,9 @@ class ProcessSettings:
     python: str = sys.executable
     """The interpreter of the launcher: the platform's own."""
 
+    zygotes: bool = True
+    """Whether interpreters that can be forked ahead are; without it every start is an exec."""
+
     open_files: int = 65_536
     """Descriptors that one process of an instance may have open."""
 

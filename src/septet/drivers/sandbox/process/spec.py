@@ -41,7 +41,8 @@ class Spec:
     `root` is the skeleton on the host, `empty` an empty folder and `point` where the new root is mounted before
     it becomes the root. `cgroups` are the `cgroup.procs` files to join. `port` is where the process listens (0:
     nowhere), `gateway` where the first process listens for the platform. With `wait` the process starts only
-    after a "go". Without `walls` nothing is mounted or dropped, and all paths are the host's.
+    after a "go". With `fork` the process that runs the command is a fork of the first one, not exec'ed: only where a
+    zygote started that. Without `walls` nothing is mounted or dropped, and all paths are the host's.
     """
 
     id: str
@@ -67,6 +68,7 @@ class Spec:
     gateway: int = 0
     wait: bool = False
     link: bool = True
+    fork: bool = False
 
     def encode(self) -> bytes:
         data = asdict(self)

@@ -1,0 +1,74 @@
+"""The first code of a zygote. It arrives as one script, modules included, so that nothing of the host's own folders
+is open to it or shows in a trace, and any version of the function's interpreter can run it.
+
+`bundle.py` puts the modules in front and the call of `main` behind. The script is found at a name that is as long
+as the one that a function's process has in its place, so that its command line can be made to say just that.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import spec_from_file_location
+from types import CodeType
+from typing import Any
+
+SCRIPT = 4
+_ARGUMENTS_START = 45
+"""Of /proc/self/stat, counted from after the command's name: the command line's first byte, then its end."""
+
+
+class _Carried(SourceFileLoader):
+    source = ""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return compile(self.source, self.path, "exec", dont_inherit=True)
+
+
+class _Bundle:
+    """Finds modules in a table: name -> (path that it shows, source, whether it is a package)."""
+
+    def __init__(self, modules: dict[str, tuple[str, str, bool]]) -> None:
+        self._modules = modules
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        if name not in self._modules:
+            return None
+        place, source, package = self._modules[name]
+        loader = _Carried(name, place)
+        loader.source = source
+        folder = [place.rpartition("/")[0]] if package else None
+        return spec_from_file_location(name, place, loader=loader, submodule_search_locations=folder)
+
+
+def main(modules: dict[str, tuple[str, str, bool]], shown: str, family: str) -> None:
+    """Serves the platform; goes on past `serve` only in the process of a function, whose frames end here."""
+    os.close(SCRIPT)
+    os.chdir("/")
+    _show(shown)
+    bundle: Any = _Bundle(modules)
+    sys.meta_path.insert(0, bundle)
+    launcher: Any = __import__("septet.drivers.sandbox.process.launcher", fromlist=["main"])
+    zygote: Any = __import__("septet_zygote")
+    zygote.preload()
+    sys.meta_path.remove(bundle)
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("septet", "septet_zygote")]:
+        del sys.modules[name]
+    function = launcher.serve(family)
+    if function is not None:
+        zygote.run(function.command, function.env)
+
+
+def _show(script: str) -> None:
+    """Makes /proc/self/cmdline end in `script` instead of the name of the same length that it was started by."""
+    with open("/proc/self/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+    end = int(fields[_ARGUMENTS_START + 1])
+    ours, theirs = os.fsencode(sys.argv[0]), os.fsencode(script)
+    with open("/proc/self/cmdline", "rb") as file:
+        if len(ours) != len(theirs) or not file.read().endswith(ours + b"\0"):
+            raise SystemExit("the command line is not as it was given")
+    ctypes.memmove(end - len(ours) - 1, theirs, len(theirs))
+    sys.argv[0] = script

@@ -19,6 +19,8 @@ OURS = ("start", "loading", "serving", "tasks", "raised", "asgi", "wsgi")
 def preload():
     for name in (*AHEAD, *(f"septet_runtime.{name}" for name in OURS)):
         __import__(name)
+    # It keeps the name of the host.
+    sys.modules.pop("platform", None)
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] == "septet_runtime":
             # Inside, the source lies where the module says, for whoever asks for a line of it.

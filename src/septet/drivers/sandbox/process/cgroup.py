@@ -193,6 +193,12 @@ class Cgroups:
             raise
         return group
 
+    def limit(self, group: Group, limits: Limits) -> None:
+        """Other limits, none of them higher. OSError."""
+        for hierarchy in self._hierarchies:
+            folder = next(group.folders[name] for name in hierarchy.controllers)
+            _set(folder, hierarchy, limits)
+
     def close(self) -> None:
         for hierarchy in self._hierarchies:
             with contextlib.suppress(OSError):

@@ -21,12 +21,14 @@ from septet.drivers.sandbox.process.egress_rules import parse_allow
 from septet.drivers.sandbox.process.instance import Instance
 from septet.drivers.sandbox.process.launch import LauncherProcess
 from septet.drivers.sandbox.process.output import OutputPipe
+from septet.drivers.sandbox.process.pool import Prepared, WarmPool, tell
 from septet.drivers.sandbox.process.resolve import Host, Resolver
 from septet.drivers.sandbox.process.settings import ProcessSettings
 from septet.drivers.sandbox.process.skeleton import Skeleton, known_privileged_files, proc_masks
-from septet.drivers.sandbox.process.spec import Header, Spec
-from septet.drivers.sandbox.process.zygotes import Zygotes
+from septet.drivers.sandbox.process.spec import Header, Spec, into_memory
+from septet.drivers.sandbox.process.zygotes import Zygote, Zygotes
 from septet.model.errors import Conflict, InvalidInput, NodeFull, NotFound, SeptetError, Unavailable
+from septet.model.function import Limits
 from septet.model.instance import InstanceEvent, InstanceExit, InstanceInfo, InstanceStats
 from septet.model.runtime import Runtime
 from septet.ports.blobs import Trees
@@ -75,6 +77,7 @@ class ProcessSandbox:
         self._cgroups = self._detect()
         self._launcher = LauncherProcess(settings.python, self._heard, lambda: self._launcher_lost(self._launcher))
         self._zygotes = Zygotes(runtimes, runtime_folder, self._heard, self._launcher_lost)
+        self._pool = WarmPool(self._cgroups, settings.pool_size, self._generic, self._discard, clock.now)
         self._instances: dict[str, Instance] = {}
         self._ids: set[int] = set()
         self._next_id = 0
@@ -133,6 +136,7 @@ class ProcessSandbox:
             self._supervisor.cancel()
             await asyncio.gather(self._supervisor, return_exceptions=True)
             self._supervisor = None
+        await self._pool.close()
         await self._launcher.close()
         await self._zygotes.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -168,7 +172,12 @@ class ProcessSandbox:
         try:
             spec = self._spec(request, host_id)
             zygote = self._zygotes.choose(request, spec)
-            group = self._cgroups.create(request.id, container.limits) if self._cgroups.hard else None
+            prepared = self._from_pool(zygote, spec)
+            if prepared is not None:
+                self._ids.discard(host_id)
+                host_id = prepared.spec.uid
+                spec = replace(spec, uid=prepared.spec.uid, gid=prepared.spec.gid)
+            group = self._group(request.id, container.limits, prepared)
         except OSError as error:
             self._ids.discard(host_id)
             raise Unavailable(f"no control group for instance {request.id}: {error}") from error
@@ -186,7 +195,7 @@ class ProcessSandbox:
             started_at=self._clock.wall(),
             memory=container.limits.memory,
             labels=dict(request.labels),
-            tier="exec" if zygote is None else "zygote",
+            tier="pool" if prepared else "zygote" if zygote else "exec",
         )
         instance = Instance(request, info, host_id, group, self)
         instance.walls, instance.egress = self._walls, egress
@@ -198,7 +207,7 @@ class ProcessSandbox:
                 for path in instance.writable:
                     await asyncio.to_thread(ownership.give, path, spec.uid, spec.gid)
             spec = replace(spec, cgroups=group.files if group else [], fork=zygote is not None)
-            await self._launch(instance, spec)
+            await self._launch(instance, spec, prepared)
         except BaseException as error:
             await self._abandon(instance)
             if isinstance(error, OSError):
@@ -239,15 +248,43 @@ class ProcessSandbox:
                 return candidate
         raise NodeFull("every uid of the sandbox's range is in use", limit=f"uid_count={self._settings.uid_count}")
 
-    async def _launch(self, instance: Instance, spec: Spec) -> None:
+    def _from_pool(self, zygote: Zygote | None, spec: Spec) -> Prepared | None:
+        prepared = self._pool.take(zygote) if zygote is not None else None
+        if prepared is not None and not prepared.fits(spec):
+            self._pool.give_back(prepared)
+            return None
+        return prepared
+
+    def _group(self, id: str, limits: Limits, prepared: Prepared | None) -> cgroup.Group | None:
+        """OSError."""
+        if not self._cgroups.hard:
+            return None
+        if prepared is None or prepared.group is None:
+            return self._cgroups.create(id, limits)
+        self._cgroups.limit(prepared.group, limits)
+        return prepared.group
+
+    def _generic(self, zygote: Zygote, id: str) -> Spec:
+        """For the pool."""
+        number = self._take_id()
+        host = Host(number, os.getgid() if self._rootless else number, self._rootless, self._cgroups.hard)
+        return self._resolver.generic(zygote.runtime, id, host)
+
+    def _discard(self, prepared: Prepared) -> None:
+        """One of the pool is gone before anybody took it."""
+        self._spawn(self._release_group(prepared.group))
+        self._ids.discard(prepared.spec.uid)
+
+    async def _launch(self, instance: Instance, spec: Spec, prepared: Prepared | None) -> None:
         """Makes the descriptors, hands the child's ends to the launcher, and takes ours over."""
         with contextlib.ExitStack() as undo:
-            file = os.memfd_create("spec", os.MFD_CLOEXEC)
-            undo.callback(os.close, file)
-            _fill(file, spec.encode())
-            control, control_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            child: list[int] = []
+            if prepared is None:
+                control, control_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                child = [into_memory(spec), control_end.detach()]
+            else:
+                control = prepared.control
             undo.enter_context(control)
-            child = [os.dup(file), control_end.detach()]
             pipes: list[tuple[int, OutputPipe]] = []
             for stream in ("stdout", "stderr"):
                 reader, writer_end = os.pipe2(os.O_CLOEXEC)
@@ -261,7 +298,9 @@ class ProcessSandbox:
                 link, link_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
                 child.append(link_end.detach())
             undo.pop_all()
-            os.close(file)
+        if prepared is not None:
+            await self._take_over(instance, spec, prepared, (link, pipes), child)
+            return
         header = Header(
             id=spec.id,
             walls=spec.walls,
@@ -274,6 +313,28 @@ class ProcessSandbox:
         launcher = instance.launcher
         assert launcher is not None
         launcher.launch(header, child)
+
+    async def _take_over(
+        self,
+        instance: Instance,
+        spec: Spec,
+        prepared: Prepared,
+        streams: tuple[socket.socket | None, list[tuple[int, OutputPipe]]],
+        child: list[int],
+    ) -> None:
+        """One of the pool becomes the instance; from now on what happens to it happens to that."""
+        prepared.instance = instance
+        instance.launched_as, instance.pid = prepared.id, prepared.pid
+        await instance.attach(prepared.control, *streams)
+        try:
+            tell(prepared, spec, child)
+        except OSError:
+            instance.kill()  # it died just now; the zygote says when it is gone
+        finally:
+            for descriptor in child:
+                os.close(descriptor)
+        if instance.egress:
+            self._spawn(self._let_out(instance))
 
     def _pipe(self, instance: Instance, stream: Any) -> OutputPipe:
         output = self._output
@@ -296,7 +357,16 @@ class ProcessSandbox:
     # -- what the launcher says -------------------------------------------------------------------------------
 
     def _heard(self, message: dict[str, Any]) -> None:
-        instance = self._instances.get(message["id"])
+        if message["op"] == "ready":
+            self._pool.open(message["zygote"])
+            return
+        prepared = self._pool.find(message["id"])
+        if prepared is not None and message["op"] == "started":
+            prepared.pid = message["pid"]
+            return
+        instance = prepared.instance if prepared is not None else self._instances.get(message["id"])
+        if prepared is not None:
+            self._pool.gone(prepared)
         if instance is None:
             return
         if message["op"] == "started":
@@ -320,6 +390,7 @@ class ProcessSandbox:
 
     def _launcher_lost(self, launcher: LauncherProcess) -> None:
         """Its instances die with it; those without walls when their control socket closes."""
+        self._pool.lost(launcher)
         text = "the sandbox's launcher died, and every instance with it"
         for instance in list(self._instances.values()):
             if instance.launcher is launcher:
@@ -348,17 +419,20 @@ class ProcessSandbox:
     async def _release(self, instance: Instance) -> None:
         if instance.egress:
             await self._egress.detach(instance.info.id)
-        if instance.group is not None:
-            for _ in range(_REMOVE_TRIES):
-                # The kernel takes a moment to forget the last process of a group.
-                if instance.group.remove():
-                    break
-                await asyncio.sleep(0.01)
+        await self._release_group(instance.group)
         for path in instance.writable:
             await asyncio.to_thread(ownership.give, path, os.geteuid(), os.getegid())
         if not self._walls:
             await asyncio.to_thread(self._plain.forget, instance.info.id)
         self._ids.discard(instance.host_id)
+
+    async def _release_group(self, group: cgroup.Group | None) -> None:
+        if group is not None:
+            for _ in range(_REMOVE_TRIES):
+                # The kernel takes a moment to forget the last process of a group.
+                if group.remove():
+                    break
+                await asyncio.sleep(0.01)
 
     def _tell(self, instance: Instance) -> None:
         if self._on_event is not None:
@@ -378,7 +452,7 @@ class ProcessSandbox:
 
     def kill(self, instance: Instance) -> None:
         if instance.launcher is not None:
-            instance.launcher.kill(instance.info.id)
+            instance.launcher.kill(instance.launched_as)
 
     # -- the rest of the port ---------------------------------------------------------------------------------
 
@@ -426,10 +500,3 @@ class ProcessSandbox:
                 instance.peak = max(instance.peak, use.memory)
                 if use.memory > limit:
                     instance.kill("memory")
-
-
-def _fill(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-    os.lseek(descriptor, 0, os.SEEK_SET)

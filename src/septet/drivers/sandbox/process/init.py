@@ -2,8 +2,10 @@
 platform's requests from inside, and takes everything with it when it ends (it is pid 1 of its namespace).
 
 Over its control socket (SOCK_SEQPACKET, JSON, one message a packet):
-platform -> init  {"op": "go"}  {"op": "stop"}  {"op": "connect", "n": number}
-init -> platform  {"op": "gateway"} with a listening socket
+platform -> init  {"op": "be"} with descriptors [spec, stdout, stderr, link], to one that said "waiting"
+                  {"op": "go"}  {"op": "stop"}  {"op": "connect", "n": number}
+init -> platform  {"op": "waiting"}  one of the pool stands behind its walls
+                  {"op": "gateway"} with a listening socket
                   {"op": "running"}
                   {"op": "connected", "n": ...} with a socket, or {"op": "refused", "n": ..., "message": ...}
                   {"op": "exit", "status": wait status, "tmp_full": bool}
@@ -26,7 +28,7 @@ from typing import NoReturn
 from septet.drivers.sandbox.process import mounts
 from septet.drivers.sandbox.process import syscalls as sys_
 from septet.drivers.sandbox.process.process import Function, start
-from septet.drivers.sandbox.process.spec import Spec, decode
+from septet.drivers.sandbox.process.spec import Mount, Spec, decode
 
 SANDBOX_ID = 1000
 _HOST_NAME = "septet"
@@ -56,7 +58,7 @@ def main(descriptors: list[int], sync: int, program: bytes) -> NoReturn:
         with open(spec_file, "rb") as file:
             spec = decode(file.read())
         try:
-            _prepare(spec, control, sync)
+            spec = _prepare(spec, control, sync, streams)
             child = start(spec, streams, program)
         except Exception as error:
             _say(control, op="failed", message=str(error)[:4000] or type(error).__name__)
@@ -79,7 +81,8 @@ def _say(control: socket.socket, descriptors: tuple[int, ...] = (), **message: o
     socket.send_fds(control, [json.dumps(message).encode()], list(descriptors))
 
 
-def _prepare(spec: Spec, control: socket.socket, sync: int) -> None:
+def _prepare(spec: Spec, control: socket.socket, sync: int, streams: list[int]) -> Spec:
+    """Until nothing but the function's process is missing; returns the function's spec."""
     if spec.walls:
         sys_.prctl(sys_.PR_SET_PDEATHSIG, signal.SIGKILL)
     if spec.walls and spec.rootless:
@@ -91,17 +94,34 @@ def _prepare(spec: Spec, control: socket.socket, sync: int) -> None:
     if not spec.walls:
         sys_.prctl(sys_.PR_SET_CHILD_SUBREAPER, 1)
         _listen(spec, control)
-        return
+        return spec
     sys_.unshare(sys_.CLONE_NEWCGROUP)
     socket.sethostname(_HOST_NAME)
     _loopback_up()
-    mounts.enter(spec)
+    mounts.build(spec)
+    own: list[Mount] = []
+    if spec.pooled:
+        generic, spec = spec, _await_function(control, streams)
+        own = spec.mounts[len(generic.mounts) :]
+    mounts.enter(spec, own)
     _listen(spec, control)
     # The platform's tools have to enter our namespaces, which they no longer can once we are closed up.
     _await_go(spec, control)
     if not spec.rootless:
         _leave_root(sync)
     _drop()
+    return spec
+
+
+def _await_function(control: socket.socket, streams: list[int]) -> Spec:
+    """For one of the pool: its function's spec, with the descriptors of its streams."""
+    _say(control, op="waiting")
+    data, descriptors, _, _ = socket.recv_fds(control, 4096, 4, socket.MSG_CMSG_CLOEXEC)
+    if not data or json.loads(data)["op"] != "be":
+        raise OSError(errno.ECANCELED, "no function came")
+    spec_file, *streams[:] = descriptors
+    with open(spec_file, "rb") as file:
+        return decode(file.read())
 
 
 def _loopback_up() -> None:

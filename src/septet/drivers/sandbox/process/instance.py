@@ -64,6 +64,7 @@ class Instance:
         self.egress = False
         self.walls = True
         self.ending = False
+        self.launched_as = info.id
         self.launcher: LauncherProcess | None = None
 
     # -- start ------------------------------------------------------------------------------------------------

@@ -18,8 +18,8 @@ _FLAGS = sys_.MS_NOSUID | sys_.MS_NODEV
 _INODE_BYTES = 4096
 
 
-def enter(spec: Spec) -> None:
-    """Builds the root and pivots into it. Needs CAP_SYS_ADMIN over the mount namespace."""
+def build(spec: Spec) -> None:
+    """Builds the root, of what instances of one runtime have in common. Needs CAP_SYS_ADMIN over the namespace."""
     sys_.mount("none", "/", "", sys_.MS_REC | sys_.MS_PRIVATE)
     root = spec.point
     _hidden(spec.root, root, spec.empty)
@@ -29,10 +29,17 @@ def enter(spec: Spec) -> None:
         _mask(root + path)
     for name in _DEVICES:
         sys_.bind(f"/dev/{name}", f"{root}/dev/{name}", sys_.ATTR_NOSUID | sys_.ATTR_NOEXEC)
+    _proc(f"{root}/proc", spec.proc_masks)
+
+
+def enter(spec: Spec, own: list[Mount]) -> None:
+    """Adds what is the instance's own, and pivots into the root."""
+    root = spec.point
+    for item in own:
+        _mount(item, root + item.target, spec.empty)
     _scratch(f"{root}/tmp", spec.tmp_bytes, 0)  # noqa: S108
     _scratch(f"{root}/dev/shm", spec.shm_bytes, sys_.MS_NOEXEC)  # noqa: S108
     _private_files(f"{root}/run", spec)
-    _proc(f"{root}/proc", spec.proc_masks)
     sys_.pivot_into(root)
 
 

@@ -151,6 +151,28 @@ class Resolver:
             link=request.kind == "serve" and request.protocol == "frames",
         )
 
+    def generic(self, runtime: str, id: str, host: Host) -> Spec:
+        """What every instance of the runtime has; InvalidInput when that has no interpreter."""
+        mounts, _ = self._runtime_mounts(Container(runtime=runtime))
+        return Spec(
+            id=id,
+            walls=True,
+            rootless=host.rootless,
+            uid=host.uid,
+            gid=host.gid,
+            command=[],
+            env={},
+            working_directory="",
+            files={},
+            root=str(self._skeleton.root),
+            empty=str(self._skeleton.empty),
+            point=str(self._skeleton.point),
+            mounts=mounts,
+            masks=self.masks,
+            proc_masks=self.proc_masks,
+            pooled=True,
+        )
+
     def rlimits(self, limits: Limits, hard: bool) -> dict[str, int]:
         found = {
             "RLIMIT_CORE": 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -24,6 +25,9 @@ class ProcessSettings:
 
     python: str = sys.executable
     """The interpreter of the launcher: the platform's own."""
+
+    pool_size: Callable[[Sequence[float]], int] = lambda starts: 0
+    """How many prepared sandboxes wait, from the times of cold starts (of the driver's clock); 0: no pool."""
 
     zygotes: bool = True
     """Whether interpreters that can be forked ahead are; without it every start is an exec."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import asdict, dataclass, field
+import os
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 
@@ -41,8 +42,9 @@ class Spec:
     `root` is the skeleton on the host, `empty` an empty folder and `point` where the new root is mounted before
     it becomes the root. `cgroups` are the `cgroup.procs` files to join. `port` is where the process listens (0:
     nowhere), `gateway` where the first process listens for the platform. With `wait` the process starts only
-    after a "go". With `fork` the process that runs the command is a fork of the first one, not exec'ed: only where a
-    zygote started that. Without `walls` nothing is mounted or dropped, and all paths are the host's.
+    after a "go". With `fork` the process that runs the command is a fork of the first one, not exec'ed: only where
+    a zygote started that. A `pooled` one is generic: it waits behind its walls for the spec of its function.
+    Without `walls` nothing is mounted or dropped, and all paths are the host's.
     """
 
     id: str
@@ -69,6 +71,10 @@ class Spec:
     wait: bool = False
     link: bool = True
     fork: bool = False
+    pooled: bool = False
+
+    def within(self, cgroups: list[str]) -> Spec:
+        return replace(self, cgroups=cgroups)
 
     def encode(self) -> bytes:
         data = asdict(self)
@@ -82,3 +88,13 @@ def decode(data: bytes) -> Spec:
     fields["files"] = {name: base64.b64decode(value) for name, value in fields["files"].items()}
     fields["mounts"] = [Mount(**item) for item in fields["mounts"]]
     return Spec(**fields)
+
+
+def into_memory(spec: Spec) -> int:
+    """A descriptor from which the spec is read, on no file system."""
+    descriptor = os.memfd_create("spec", os.MFD_CLOEXEC)
+    view = memoryview(spec.encode())
+    while view:
+        view = view[os.write(descriptor, view) :]
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor

@@ -38,9 +38,11 @@ Lost = Callable[[LauncherProcess], None]
 class Zygote(LauncherProcess):
     """The zygote of one interpreter. `ready` once it can fork."""
 
-    def __init__(self, interpreter: str, program: bytes, heard: Heard, lost: Lost) -> None:
+    def __init__(self, interpreter: str, program: bytes, runtime: Runtime, heard: Heard, lost: Lost) -> None:
         super().__init__(interpreter, self._take, self._end)
         self.ready = False
+        self.runtime = runtime.name
+        self.family = runtime.syscalls
         self._program = program
         self._heard = heard
         self._on_end = lost
@@ -62,6 +64,7 @@ class Zygote(LauncherProcess):
         if message["op"] == "ready":
             self.ready = True
             self._pause = _PAUSE
+            self._heard({**message, "zygote": self})
         else:
             self._heard(message)
 
@@ -105,7 +108,7 @@ class Zygotes:
             if interpreter is None or not (self._folder(name) / "zygote.py").is_file():
                 continue
             program = bundle.script(self._folder(name), runtime.syscalls)
-            zygote = self._zygotes[name] = Zygote(interpreter.path, program, self._heard, self._lost)
+            zygote = self._zygotes[name] = Zygote(interpreter.path, program, runtime, self._heard, self._lost)
             zygote.open()
 
     def choose(self, request: LaunchRequest, spec: Spec) -> Zygote | None:
@@ -123,10 +126,10 @@ class Zygotes:
     def pids(self) -> list[int]:
         return [zygote.pid for zygote in self._zygotes.values()]
 
-    async def wait_ready(self) -> None:
-        """For tests and measurements: until each is ready."""
-        while not all(zygote.ready for zygote in self._zygotes.values()):
-            await asyncio.sleep(0.01)
+    @property
+    def ready(self) -> bool:
+        """Whether every zygote can fork."""
+        return all(zygote.ready for zygote in self._zygotes.values())
 
     async def close(self) -> None:
         await asyncio.gather(*(zygote.close() for zygote in self._zygotes.values()))

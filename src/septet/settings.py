@@ -101,6 +101,12 @@ class Settings:
     memory_budget: int = 0
     """MiB that all instances together may use; 0 takes three quarters of the host's memory."""
 
+    warm_pool: int = -1
+    """Prepared sandboxes that wait for cold starts of a runtime; 0 for none, -1 as many as recent starts ask for."""
+
+    no_zygote: bool = False
+    """Start every process by exec, as functions with `isolation: strict` always are; this ends the pool too."""
+
     tls_cert: tuple[str, ...] = ()
     """PEM files with certificate chains, one per host name; reloaded when they change."""
 

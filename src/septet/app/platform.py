@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import septet
 from septet import registry
@@ -35,6 +36,7 @@ from septet.drivers.blobs.files import FileBlobs
 from septet.drivers.blobs.trees import DirectoryTrees
 from septet.drivers.clock.system import SystemClock
 from septet.drivers.logs.files import FileLogs
+from septet.drivers.sandbox.process.driver import ProcessSandbox
 from septet.drivers.sandbox.process.settings import ProcessSettings
 from septet.drivers.sandbox.process.versions import Versions
 from septet.drivers.store.sqlite.store import SqliteStore
@@ -42,6 +44,7 @@ from septet.drivers.vault.aesgcm import AesGcmVault, load_key
 from septet.model.errors import Unavailable
 from septet.model.instance import InstanceEvent, InstanceInfo
 from septet.model.runtime import Runtime
+from septet.policy import warm_pool
 from septet.ports.contract import Contract
 from septet.ports.logs import LogLine, Stream
 from septet.ports.sandbox import Sandbox
@@ -55,6 +58,8 @@ from septet.settings import ListenerSettings, Settings
 log = logging.getLogger("septet")
 
 MIB = 1024 * 1024
+POOLED_MIB = 4
+"""What one prepared sandbox is counted as: its own pages and the kernel's objects for its namespaces."""
 
 
 @dataclass
@@ -82,8 +87,14 @@ class Platform:
         self.pool = InstancePool(loop)
         self.table = Table(self.runtimes)
         self.desks: dict[str, FrontDesk] = {}
-        level = "none" if self.settings.sandbox == "none" else "full"
-        self.sandbox = process_sandbox(self.runtimes, self.trees, data / "sandbox", level, self.clock)
+        level: Literal["none", "full"] = "none" if self.settings.sandbox == "none" else "full"
+        self.sandbox = process_sandbox(
+            self.runtimes,
+            self.trees,
+            data / "sandbox",
+            self.clock,
+            ProcessSettings(level=level, zygotes=not self.settings.no_zygote, pool_size=self._pool_size),
+        )
         await refuse_without_walls(self.sandbox, level)
         self.tasks = TaskRunner(self.sandbox)
         self.budget = self.settings.memory_budget or host_memory() * 3 // 4
@@ -91,6 +102,11 @@ class Platform:
         self._make_calls(loop)
         await self.sandbox.open(self._on_event, self, self._on_gateway)
         await self.control.start()
+
+    def _pool_size(self, starts: Sequence[float]) -> int:
+        """Only memory that no instance may use is given to sandboxes which merely wait."""
+        room = (self.budget - self.control.fleet.memory()) // POOLED_MIB
+        return warm_pool.size(starts, self.clock.now(), room, self.settings.warm_pool)
 
     def _make_control(self) -> None:
         builder = SourceBuilder(
@@ -279,19 +295,26 @@ class Platform:
             ("septet_instances", "Instances by state.", counts, ("namespace", "function", "state")),
             ("septet_memory_budget_bytes", "Memory that all instances may use.", {(): node.memory_budget * MIB}, ()),
             ("septet_memory_reserved_bytes", "Memory limits of all instances.", {(): node.memory_used * MIB}, ()),
+            ("septet_warm_pool", "Prepared sandboxes that wait.", {(): float(self.sandbox.pooled)}, ()),
+            (
+                "septet_cold_starts_total",
+                "Instances by what they were made from.",
+                {(tier,): float(count) for tier, count in self.sandbox.starts.items()},
+                ("tier",),
+            ),
             ("septet_calls_open", "Calls that wait or run.", {(): float(self.calls.open)}, ()),
         ]
 
 
 def process_sandbox(
-    runtimes: Mapping[str, Runtime], trees: DirectoryTrees, state: Path, level: str, clock: SystemClock
-) -> Sandbox:
-    driver: Sandbox = registry.load(registry.SANDBOXES, "process")(
+    runtimes: Mapping[str, Runtime], trees: DirectoryTrees, state: Path, clock: SystemClock, settings: ProcessSettings
+) -> ProcessSandbox:
+    driver: ProcessSandbox = registry.load(registry.SANDBOXES, "process")(
         runtimes=runtimes,
         runtime_folder=registry.runtime_folder,
         trees=trees,
         state_dir=state,
-        settings=ProcessSettings(level="none" if level == "none" else "full"),
+        settings=settings,
         clock=clock,
     )
     return driver

@@ -18,6 +18,7 @@ from septet.app.platform import Platform, process_sandbox
 from septet.drivers.blobs.files import FileBlobs
 from septet.drivers.blobs.trees import DirectoryTrees
 from septet.drivers.clock.system import SystemClock
+from septet.drivers.sandbox.process.settings import ProcessSettings
 from septet.model.errors import SeptetError
 from septet.ports.sandbox import Check
 from septet.service.restore import check_empty
@@ -46,7 +47,7 @@ def doctor() -> list[Check]:
         clock = SystemClock()
         with scratch() as folder:
             trees = DirectoryTrees(folder / "trees")
-            sandbox = process_sandbox(registry.runtimes(), trees, folder / "sandbox", "full", clock)
+            sandbox = process_sandbox(registry.runtimes(), trees, folder / "sandbox", clock, ProcessSettings())
             try:
                 return await sandbox.probe()
             finally:

@@ -20,6 +20,7 @@ from septet.model.function import (
     Build,
     FunctionSpec,
     FunctionTemplate,
+    Isolation,
     Limits,
     Network,
     Readiness,
@@ -49,6 +50,7 @@ class FunctionEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     readiness: Readiness = Readiness()
     build: Build = Build()
     sandbox: str = ""
+    isolation: Isolation = "default"
     platform: tuple[str, ...] = ()
     access: Literal["token", "public"] = "token"
     traffic: tuple[TrafficTarget, ...] = (TrafficTarget(percent=100),)

@@ -77,7 +77,8 @@ class Metrics:
         yield from self._calls()
         for supply in self._gauges:
             for name, text, values, labels in supply():
-                family = GaugeMetricFamily(name, text, labels=labels)
+                kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+                family = kind(name, text, labels=labels)
                 for value_labels, value in values.items():
                     family.add_metric(value_labels, value)
                 yield family

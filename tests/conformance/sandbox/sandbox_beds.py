@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from septet import registry
 from septet.drivers.sandbox.fake_remote import Behaviour, Cluster, FakeRemote
 from septet.drivers.sandbox.process.driver import ProcessSandbox
 from septet.drivers.sandbox.process.settings import ProcessSettings
@@ -121,6 +122,8 @@ class Bed(Protocol):
 
 
 class _Bed:
+    flags: tuple[str, ...] = ()
+
     def __init__(self) -> None:
         self.events: list[InstanceEvent] = []
         self.output = Lines()
@@ -129,7 +132,7 @@ class _Bed:
     def request(self, id: str, words: str = "echo", **fields: Any) -> LaunchRequest:
         container = Container(
             runtime=fields.pop("runtime", "python"),
-            command=("{interpreter}", "/function/code/f.py", *words.split()),
+            command=("{interpreter}", *self.flags, "/function/code/f.py", *words.split()),
             volumes=(Volume(tree=fields.pop("tree", TREE), target="/function"),),
             working_directory="/function/code",
             limits=fields.pop("limits", Limits()),
@@ -150,8 +153,14 @@ class ProcessBed(_Bed):
         super().__init__()
         self.folder = folder
         self.trees.frozen[TREE] = make_tree(folder / "tree")
-        (folder / "runtime").mkdir()
+        self.lay_runtime(folder / "runtime")
         self.driver = self.make()
+
+    def lay_runtime(self, folder: Path) -> None:
+        folder.mkdir()
+
+    def settings(self) -> ProcessSettings:
+        return ProcessSettings(level=self.level)
 
     def make(self) -> ProcessSandbox:
         return ProcessSandbox(
@@ -159,7 +168,7 @@ class ProcessBed(_Bed):
             runtime_folder=lambda _: self.folder / "runtime",
             trees=self.trees,
             state_dir=self.folder / "state",
-            settings=ProcessSettings(level=self.level),
+            settings=self.settings(),
             clock=WallClock(),
         )
 
@@ -222,6 +231,33 @@ class ProcessBed(_Bed):
 
 class PlainBed(ProcessBed):
     level = "none"
+
+
+class ZygoteBed(ProcessBed):
+    """Functions are forks of a running interpreter; `pooled` of them stand behind their walls before they are asked for."""
+
+    flags = ("-I", "-S", "-B")
+    pooled = 0
+
+    def lay_runtime(self, folder: Path) -> None:
+        shutil.copytree(registry.runtime_folder("python"), folder, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def settings(self) -> ProcessSettings:
+        return ProcessSettings(level=self.level, pool_size=lambda _: self.pooled)
+
+    async def open(self) -> None:
+        await super().open()
+        await self.settled()
+
+    async def settled(self) -> None:
+        """The zygote can fork, and the pool is as full as it gets."""
+        async with asyncio.timeout(20):
+            while not self.driver._zygotes.ready or self.driver.pooled != self.pooled:
+                await asyncio.sleep(0.01)
+
+
+class PoolBed(ZygoteBed):
+    pooled = 2
 
 
 class RemoteBed(_Bed):
@@ -319,5 +355,11 @@ def _descriptors() -> list[str]:
     return [target for target in found if not target.startswith("/proc/")]
 
 
-BEDS: dict[str, Callable[[Path], Bed]] = {"process": ProcessBed, "process-none": PlainBed, "fake_remote": RemoteBed}
+BEDS: dict[str, Callable[[Path], Bed]] = {
+    "process": ProcessBed,
+    "process-none": PlainBed,
+    "process-zygote": ZygoteBed,
+    "process-pool": PoolBed,
+    "fake_remote": RemoteBed,
+}
 NETWORK = Network(mode="egress", allow=("not a host!",))

@@ -79,6 +79,8 @@ class ProcessSandbox:
         self._zygotes = Zygotes(runtimes, runtime_folder, self._heard, self._launcher_lost)
         self._pool = WarmPool(self._cgroups, settings.pool_size, self._generic, self._discard, clock.now)
         self._instances: dict[str, Instance] = {}
+        self.starts: dict[str, int] = {}
+        """How many instances were begun, by tier."""
         self._ids: set[int] = set()
         self._next_id = 0
         self._on_event: EventHandler | None = None
@@ -151,6 +153,11 @@ class ProcessSandbox:
             limits="hard" if self._cgroups.hard else "best effort",
         )
 
+    @property
+    def pooled(self) -> int:
+        """Prepared sandboxes that wait."""
+        return self._pool.waiting()
+
     async def probe(self) -> list[Check]:
         checks = await doctor.probe(self._settings.python, self._cgroups, self._runtimes)
         return [*checks, *await self._egress.probe()]
@@ -197,6 +204,7 @@ class ProcessSandbox:
             labels=dict(request.labels),
             tier="pool" if prepared else "zygote" if zygote else "exec",
         )
+        self.starts[info.tier] = self.starts.get(info.tier, 0) + 1
         instance = Instance(request, info, host_id, group, self)
         instance.walls, instance.egress = self._walls, egress
         instance.launcher = zygote or self._launcher

@@ -234,7 +234,7 @@ class PlainBed(ProcessBed):
 
 
 class ZygoteBed(ProcessBed):
-    """Functions are forks of a running interpreter; `pooled` of them stand behind their walls before they are asked for."""
+    """Functions are forks of a running interpreter; `pooled` sandboxes stand before they are asked for."""
 
     flags = ("-I", "-S", "-B")
     pooled = 0
@@ -258,6 +258,21 @@ class ZygoteBed(ProcessBed):
 
 class PoolBed(ZygoteBed):
     pooled = 2
+
+    def inventory(self) -> dict[str, object]:
+        """Without those that wait: the pool may be filling at any time."""
+        found = super().inventory()
+        idle = [item for item in self.driver._pool._all.values() if item.instance is None]
+        names = {item.id for item in idle}
+        found["groups"] = [path for path in groups(self.driver) if Path(path).name not in names]
+        descriptors = _descriptors()
+        for item in idle:
+            if item.control.fileno() >= 0:
+                descriptors.remove("socket")
+        found["descriptors"] = sorted(descriptors)
+        inside = [pid for pid in self.driver._zygotes.pids() for pid in descendants(pid)]
+        found["forked"] = len(inside) - len(self.driver._zygotes.pids()) - len([item for item in idle if item.pid])
+        return found
 
 
 class RemoteBed(_Bed):

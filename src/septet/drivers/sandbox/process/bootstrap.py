@@ -16,8 +16,8 @@ from types import CodeType
 from typing import Any
 
 SCRIPT = 4
-_ARGUMENTS_START = 45
-"""Of /proc/self/stat, counted from after the command's name: the command line's first byte, then its end."""
+_ARGUMENTS_END, _ENVIRONMENT_START, _ENVIRONMENT_END = 46, 47, 48
+"""Addresses in /proc/self/stat, by their place after the command's name (proc_pid_stat(5))."""
 
 
 class _Carried(SourceFileLoader):
@@ -47,7 +47,8 @@ def main(modules: dict[str, tuple[str, str, bool]], shown: str, family: str) -> 
     """Serves the platform; goes on past `serve` only in the process of a function, whose frames end here."""
     os.close(SCRIPT)
     os.chdir("/")
-    _show(shown)
+    fields = _stat()
+    _show(shown, fields[_ARGUMENTS_END])
     bundle: Any = _Bundle(modules)
     sys.meta_path.insert(0, bundle)
     launcher: Any = __import__("septet.drivers.sandbox.process.launcher", fromlist=["main"])
@@ -58,14 +59,29 @@ def main(modules: dict[str, tuple[str, str, bool]], shown: str, family: str) -> 
         del sys.modules[name]
     function = launcher.serve(family)
     if function is not None:
+        os.environ.clear()
+        _show_environment(function.env, fields[_ENVIRONMENT_START], fields[_ENVIRONMENT_END])
         zygote.run(function.command, function.env)
 
 
-def _show(script: str) -> None:
-    """Makes /proc/self/cmdline end in `script` instead of the name of the same length that it was started by."""
+def _stat() -> list[int]:
     with open("/proc/self/stat") as file:
-        fields = file.read().rpartition(")")[2].split()
-    end = int(fields[_ARGUMENTS_START + 1])
+        _, *fields = file.read().rpartition(")")[2].split()
+    return [0, *map(int, fields)]
+
+
+def _show_environment(env: dict[str, str], start: int, end: int) -> None:
+    """Makes /proc/self/environ say what it would after an exec, as far as there is room; the rest is zero bytes."""
+    data = b""
+    for name, value in env.items():
+        entry = os.fsencode(f"{name}={value}") + b"\0"
+        if len(data) + len(entry) <= end - start:
+            data += entry
+    ctypes.memmove(start, data.ljust(end - start, b"\0"), end - start)
+
+
+def _show(script: str, end: int) -> None:
+    """Makes /proc/self/cmdline end in `script` instead of the name of the same length that it was started by."""
     ours, theirs = os.fsencode(sys.argv[0]), os.fsencode(script)
     with open("/proc/self/cmdline", "rb") as file:
         if len(ours) != len(theirs) or not file.read().endswith(ours + b"\0"):

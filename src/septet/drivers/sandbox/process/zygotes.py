@@ -29,7 +29,8 @@ _PAUSE = 0.5
 _LONGEST_PAUSE = 60.0
 # An interpreter, or a library below it, reads these only while it starts.
 _AT_START = ("LC_", "LD_", "MALLOC_", "GLIBC_", "OPENSSL_", "LANGUAGE", "ASAN_", "PYTHON")
-_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}  # noqa: S108
+# The last one makes room for the environment of a function, which is written over it.
+_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "ROOM": " " * 8192}  # noqa: S108
 
 Heard = Callable[[dict[str, Any]], None]
 Lost = Callable[[LauncherProcess], None]

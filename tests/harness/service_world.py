@@ -62,6 +62,7 @@ class OwnFleet:
     def __init__(self) -> None:
         self.running: list[InstanceInfo] = []
         self.hindrance = ""
+        self.no_egress: tuple[Check, ...] = ()
         self.changed = asyncio.Event()
         self.events: list[InstanceEvent] = []
 
@@ -92,6 +93,9 @@ class OwnFleet:
 
     def node(self) -> NodeFacts:
         return NodeFacts(sandbox="process", limits="hard", memory_budget=1024, memory_used=128, instances=1)
+
+    def egress_missing(self) -> tuple[Check, ...]:
+        return self.no_egress
 
     async def checks(self) -> list[Check]:
         return [Check(name="seccomp", state="ok", required=True)]

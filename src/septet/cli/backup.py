@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 import click
 
 from septet.cli.client import API, CHUNK
+from septet.cli.exchange import Answer, BrokenAnswer
 from septet.cli.failures import Exit, Failure
 from septet.cli.options import Session, with_session
 from septet.cli.output import note
@@ -46,7 +46,7 @@ def command(session: Session, target: str | None, with_key: bool) -> None:
     click.echo(str(final))
 
 
-def save(response: http.client.HTTPResponse, final: Path) -> int:
+def save(response: Answer, final: Path) -> int:
     """The answer as a file, which appears when it is whole and on the disk. Returns its bytes."""
     part = final.with_name(f".{final.name}.part")
     try:
@@ -61,7 +61,7 @@ def save(response: http.client.HTTPResponse, final: Path) -> int:
     return size
 
 
-def copy(response: http.client.HTTPResponse, out: int) -> int:
+def copy(response: Answer, out: int) -> int:
     """Copies the answer to a descriptor; Failure when it breaks off. Returns the bytes."""
     size = 0
     try:
@@ -70,7 +70,7 @@ def copy(response: http.client.HTTPResponse, out: int) -> int:
             while view:
                 view = view[os.write(out, view) :]
             size += len(chunk)
-    except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
+    except (BrokenAnswer, ConnectionError, TimeoutError) as error:
         raise Failure("the backup broke off; nothing was kept", hint="try again, and see the platform's log") from error
     if response.length:
         raise Failure("the backup broke off; nothing was kept", hint="try again, and see the platform's log")

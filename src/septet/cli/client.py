@@ -1,18 +1,20 @@
-"""The client of the native API: http.client over TCP, TLS or a unix socket, and errors as one line each.
+"""The client of the native API: HTTP over TCP, TLS or a unix socket, and errors as one line each.
 
 Only standard library, and nothing that needs an event loop: a client command has to start within 100 ms.
 """
 
 from __future__ import annotations
 
-import http.client
+import contextlib
 import json
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
+from septet.cli import exchange
+from septet.cli.exchange import Answer, Body, BrokenAnswer
 from septet.cli.failures import Exit, Failure, exit_for_status
 
 API = "/septet/v1"
@@ -50,19 +52,6 @@ class Problem:
         return Failure(
             self.detail, hint=self.hint, code=exit_for_status(self.status), more=str(self.extras.get("log", ""))
         )
-
-
-class UnixConnection(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: str, timeout: float | None) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
 
 
 class Client:
@@ -173,11 +162,11 @@ class Client:
         method: str,
         path: str,
         *,
-        data: bytes | BinaryIO | Iterable[bytes] | None = None,
+        data: Body | None = None,
         headers: Mapping[str, str] | None = None,
         query: Mapping[str, object] | None = None,
         timeout: float | None = -1,
-    ) -> http.client.HTTPResponse:
+    ) -> Answer:
         """Sends one request and returns the answer with its head read; the caller reads and closes it."""
         given = {key: str(value) for key, value in (query or {}).items() if value not in (None, "", False)}
         if given:
@@ -185,66 +174,72 @@ class Client:
         head = {"User-Agent": "septet-cli", "Connection": "close", **(headers or {})}
         if self.target.token:
             head.setdefault("Authorization", f"Bearer {self.target.token}")
-        connection = self._connection(CONNECT_TIMEOUT)
+        link: socket.socket | None = None
         try:
-            connection.connect()
-            connection.sock.settimeout(self.timeout if timeout == -1 else timeout)
-            try:
-                connection.request(method, self._prefix + path, body=data, headers=head)
-            except (BrokenPipeError, ConnectionResetError):
-                # The platform may refuse an upload before it has read it all: its answer is still there to read.
-                if connection.sock is None:
-                    raise
-            return connection.getresponse()
-        except TimeoutError as error:
-            connected = connection.sock is not None
-            connection.close()
-            raise self._timeout(connected) from error
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
-            raise self._unreachable(error) from error
+            link, host = self._connect()
+            link.settimeout(self.timeout if timeout == -1 else timeout)
+            # The platform may refuse an upload before it has read it all: its answer is still there to read.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                exchange.send_request(link, method, self._prefix + path, exchange.header_list(head, host), data)
+            return Answer(link, method)
+        except BaseException as error:
+            if link is not None:
+                link.close()
+            if isinstance(error, TimeoutError):
+                raise self._timeout(link is not None) from error
+            if isinstance(error, OSError | BrokenAnswer):
+                raise self._unreachable(error) from error
+            if isinstance(error, ValueError):
+                raise Failure(str(error), code=Exit.USAGE) from error
+            raise
 
-    def check(self, response: http.client.HTTPResponse) -> None:
+    def check(self, response: Answer) -> None:
         """Raises the Failure that an answer of 400 or more means."""
         if response.status >= 400:
             raise self.problem(response).failure()
 
-    def problem(self, response: http.client.HTTPResponse) -> Problem:
+    def problem(self, response: Answer) -> Problem:
         """The problem that an answer describes; of another answer, its status and the first line of its text."""
         return parse_problem(
             response.status, response.reason, response.getheader("Content-Type") or "", response.read(PROBLEM_MAX)
         )
 
-    def _connection(self, timeout: float) -> http.client.HTTPConnection:
+    def _connect(self) -> tuple[socket.socket, str]:
+        """A connection, and what to call the other side in Host."""
         parts = self._parts
         if parts.scheme == "unix":
-            return UnixConnection(unquote(parts.netloc + parts.path), timeout)
+            return exchange.connect_unix(unquote(parts.netloc + parts.path), CONNECT_TIMEOUT), "localhost"
         host = parts.hostname or ""
         try:
             port = parts.port
         except ValueError as error:
             raise Failure(f"{self.target.url!r} has no usable port: {error}", code=Exit.USAGE) from None
+        shown = (f"[{host}]" if ":" in host else host) + (f":{port}" if port else "")
+        if not shown.isascii():
+            shown = shown.encode("idna").decode()
+        link = exchange.connect(host, port or (443 if parts.scheme == "https" else 80), CONNECT_TIMEOUT)
         if parts.scheme == "http":
-            return http.client.HTTPConnection(host, port or 80, timeout=timeout)
-        import ssl
+            return link, shown
+        try:
+            return exchange.secure(link, host, self.target.ca), shown
+        except BaseException:
+            link.close()
+            raise
 
-        trust = ssl.create_default_context(cafile=self.target.ca or None)
-        return http.client.HTTPSConnection(host, port or 443, timeout=timeout, context=trust)
-
-    def _read(self, response: http.client.HTTPResponse) -> bytes:
+    def _read(self, response: Answer) -> bytes:
         try:
             return response.read()
         except TimeoutError as error:
             raise self._timeout(True) from error
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, BrokenAnswer) as error:
             raise self._unreachable(error) from error
 
-    def _readline(self, response: http.client.HTTPResponse) -> bytes:
+    def _readline(self, response: Answer) -> bytes:
         try:
             return response.readline()
         except TimeoutError as error:
             raise self._timeout(True) from error
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, BrokenAnswer) as error:
             raise self._unreachable(error) from error
 
     def _timeout(self, connected: bool) -> Failure:

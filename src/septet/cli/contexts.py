@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -38,6 +38,9 @@ def context_file() -> Path:
     """Where the file stands: SEPTET_CONFIG, else below the user's configuration folder."""
     if named := os.environ.get("SEPTET_CONFIG"):
         return Path(named)
+    if sys.platform == "linux":
+        # As platformdirs has it, without its import: this is on the way of every command.
+        return Path(os.environ.get("XDG_CONFIG_HOME", "").strip() or "~/.config").expanduser() / "septet/contexts.json"
     import platformdirs
 
     return Path(platformdirs.user_config_dir("septet")) / "contexts.json"
@@ -60,6 +63,8 @@ def load_contexts(path: Path | None = None) -> Contexts:
 
 def save_contexts(contexts: Contexts, path: Path | None = None) -> Path:
     """Replaces the file in one step, with mode 0600 from the start; returns where it stands."""
+    import tempfile
+
     path = path or context_file()
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     data = {"current": contexts.current, "contexts": {name: asdict(c) for name, c in contexts.contexts.items()}}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import sys
 from pathlib import Path
 from typing import BinaryIO
@@ -11,6 +10,7 @@ from urllib.parse import quote
 import click
 
 from septet.cli.client import CHUNK, Problem, parse_problem
+from septet.cli.exchange import Answer, BrokenAnswer
 from septet.cli.failures import Exit, Failure
 from septet.cli.options import Session, function_argument, parse_duration, with_session
 from septet.cli.output import clean, note
@@ -62,7 +62,7 @@ def command(
         answer(response, include)
 
 
-def answer(response: http.client.HTTPResponse, include: bool) -> None:
+def answer(response: Answer, include: bool) -> None:
     """Prints the answer as it comes. Failure(FUNCTION) when the call failed."""
     invocation = clean(response.getheader("Septet-Invocation-Id") or "")
     kind = response.getheader("Content-Type") or ""
@@ -86,7 +86,7 @@ def answer(response: http.client.HTTPResponse, include: bool) -> None:
         )
 
 
-def copy_body(response: http.client.HTTPResponse, invocation: str) -> None:
+def copy_body(response: Answer, invocation: str) -> None:
     """The body on standard output, piece by piece, each shown at once."""
     out = sys.stdout.buffer
     last = b"\n"
@@ -97,7 +97,7 @@ def copy_body(response: http.client.HTTPResponse, invocation: str) -> None:
             last = chunk
     except TimeoutError as error:
         raise Failure("the answer stopped coming" + suffix(invocation), code=Exit.TIMEOUT) from error
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, BrokenAnswer) as error:
         raise Failure(
             "the answer broke off before its end" + suffix(invocation), hint=BROKEN, code=Exit.FUNCTION
         ) from error

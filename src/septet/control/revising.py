@@ -16,7 +16,7 @@ from septet.control.launch import variable
 from septet.control.mirror import Mirror
 from septet.control.settings import ControlSettings
 from septet.control.status import Statuses, explain, with_condition
-from septet.model.errors import BuildFailed, InvalidInput, PlatformError, SeptetError, Unavailable
+from septet.model.errors import BuildFailed, InvalidInput, NotFound, PlatformError, SeptetError, Unavailable
 from septet.model.function import Function, Revision, RevisionStatus
 from septet.model.meta import Condition
 from septet.model.objects import Namespace, Token
@@ -147,6 +147,7 @@ class Revising:
             template = revision.spec.template
             artifact = Artifact("", "")
             if template.source:
+                await self._check_source(template.source)
                 artifact = await self._builder.build(
                     namespace, revision.spec.function, template, self._build_secrets(revision), self._progress(revision)
                 )
@@ -157,6 +158,17 @@ class Revising:
             del self._running[revision.meta.uid]
             async with self._free:
                 self._free.notify_all()
+
+    async def _check_source(self, digest: str) -> None:
+        """What comes through the API was checked there; what was written straight into the store was not."""
+        try:
+            await self._blobs.size(digest)
+        except NotFound as error:
+            raise InvalidInput(
+                f"source: there are no bytes of {digest}",
+                hint="upload the archive and deploy again",
+                details={"field": "source"},
+            ) from error
 
     async def _take_turn(self, revision: Revision) -> None:
         """Builds wait for each other: so many at a time on the node, and by the quotas of namespace and tokens."""

@@ -83,5 +83,8 @@ class View:
             started_at=self._started_at,
         )
 
+    def egress_missing(self) -> tuple[Check, ...]:
+        return self._sandboxes[self._default].capabilities().egress_missing
+
     async def checks(self) -> list[Check]:
         return await self._sandboxes[self._default].probe()

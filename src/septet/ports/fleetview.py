@@ -40,6 +40,10 @@ class FleetView(Protocol):
 
     def node(self) -> NodeFacts: ...
 
+    def egress_missing(self) -> tuple[Check, ...]:
+        """What this host lacks for network mode egress, as the driver found it; empty when nothing is missing."""
+        ...
+
     async def checks(self) -> list[Check]:
         """What `doctor` shows: this host's features, tried and not assumed."""
         ...

@@ -69,7 +69,8 @@ class LaunchRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
-    """What a driver can do beyond the port. `limits` says how hard the limits are."""
+    """What a driver can do beyond the port. `limits` says how hard the limits are; `egress_missing` what this host
+    lacks for network mode egress, as it was found when the driver was opened."""
 
     freeze: bool = False
     snapshot: bool = False
@@ -78,6 +79,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     adopt: bool = False
     gateway: bool = False
     egress: bool = False
+    egress_missing: tuple[Check, ...] = ()
     limits: Literal["hard", "best effort", "none"] = "none"
 
 

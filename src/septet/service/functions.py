@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from septet.model.errors import Conflict
+from septet.model.errors import Conflict, InvalidInput
 from septet.model.function import Function, FunctionSpec, Revision, TrafficTarget
 from septet.model.meta import Meta
 from septet.policy.quota import Usage, check
@@ -34,6 +34,8 @@ async def apply_function(context: Context, command: ApplyFunction) -> FunctionAp
     validation.function_spec(spec, context.settings.runtimes, context.settings.sandboxes)
     validation.pairs("labels", command.labels or {})
     validation.pairs("annotations", command.annotations or {})
+    if spec.template.network.mode == "egress":
+        _check_egress(context)
     owner = await references.live_namespace(context, namespace)
     await references.function_references(context, namespace, spec)
 
@@ -61,6 +63,17 @@ async def apply_function(context: Context, command: ApplyFunction) -> FunctionAp
         before_write,
     )
     return FunctionApplied(action=outcome.action, changes=outcome.changes, function=outcome.obj)
+
+
+def _check_egress(context: Context) -> None:
+    """Refused now, in the driver's words: else the first instance would fail, after a whole build."""
+    missing = context.ports.fleet.egress_missing()
+    if missing:
+        raise InvalidInput(
+            "network mode egress does not work on this host: " + "; ".join(f"{c.name}: {c.detail}" for c in missing),
+            hint="; ".join(c.fix for c in missing if c.fix) or "run `septet doctor`, or use network mode none",
+            details={"field": "network"},
+        )
 
 
 async def get_function(context: Context, command: GetFunction) -> Function:

@@ -13,7 +13,7 @@ from world import World
 from septet.control.view import View
 from septet.model.instance import InstanceEvent, InstanceExit
 from septet.ports.fleetview import FleetView
-from septet.ports.sandbox import Check, Sandbox
+from septet.ports.sandbox import Capabilities, Check, Sandbox
 
 QUICK = 0.05
 """Seconds of real time below which nothing can be said to block; what blocks in the broken views is longer."""
@@ -156,6 +156,15 @@ async def node_does_not_block(bed: Bed) -> None:
     node = bed.view.node()
     used = sum(info.memory for info in bed.view.instances())
     assert (node.instances, node.memory_used, node.memory_budget) == (4, used, BUDGET)
+
+
+@clause("fleet.1")
+async def egress_is_told_from_memory(bed: Bed) -> None:
+    assert bed.view.egress_missing() == ()
+    lacking = Check(name="egress: nft", state="missing", detail="not installed", fix="apt install nftables")
+    bed.world.sandbox.capabilities = lambda: Capabilities(egress_missing=(lacking,))  # type: ignore[method-assign]
+    assert seconds(bed.view.egress_missing) < QUICK
+    assert bed.view.egress_missing() == (lacking,)
 
 
 @clause("fleet.1")

@@ -73,6 +73,12 @@ class BlocksForTheNode(View):
         return super().node()
 
 
+class BlocksForEgress(View):
+    def egress_missing(self) -> tuple[Check, ...]:
+        time.sleep(BLOCKED)
+        return super().egress_missing()
+
+
 class BlocksBeforeWatching(View):
     async def watch(self) -> AsyncIterator[InstanceEvent]:
         time.sleep(BLOCKED)
@@ -164,6 +170,7 @@ BROKEN: dict[str, type[View]] = {
     "instances_do_not_block": BlocksForInstances,
     "obstacle_does_not_block": BlocksForObstacles,
     "node_does_not_block": BlocksForTheNode,
+    "egress_is_told_from_memory": BlocksForEgress,
     "beginning_to_watch_does_not_block": BlocksBeforeWatching,
     "checks_leave_the_loop_to_others": AssumesTheHost,
     "a_watch_begins_with_what_there_is": BeginsEmpty,

@@ -221,6 +221,13 @@ class FakeStorage:
 
     def __init__(self) -> None:
         self.held: dict[str, bytes] = {}
+        self.gone: set[str] = set()
+        """Digests that nobody has; of any other, there is something."""
+
+    async def size(self, digest: str) -> int:
+        if digest in self.gone:
+            raise NotFound(digest)
+        return len(self.held.get(digest, b"bytes"))
 
     async def put_bytes(self, data: bytes) -> str:
         digest = "sha256:" + hashlib.sha256(data).hexdigest()

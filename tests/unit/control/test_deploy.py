@@ -291,3 +291,18 @@ async def test_spec_that_changes_while_its_status_is_written_is_not_overlooked(w
     function = await world.settled("hello", world.function("hello").meta.generation)
     assert function.status.latest_ready == "hello-00002"
     assert function.status.traffic[0].revision == "hello-00002"
+
+
+@virtual
+async def test_a_source_that_is_not_there_is_said_and_what_served_still_serves(world: World) -> None:
+    """Written straight into the store, past the checks of the API."""
+    await world.start()
+    await world.deploy("hello")
+    world.blobs.gone.add("sha256:none")
+    ready = condition(await world.deploy("hello", source="sha256:none"), "Ready")
+    assert ready is not None and (ready.status, ready.reason) == (False, "invalid-input")
+    assert "source: there are no bytes of sha256:none" in ready.message
+    assert world.revision("hello-00002").status.phase == "failed"
+    call = world.call("hello")
+    await call.ended.wait()
+    assert call.outcome == "hello-00001"

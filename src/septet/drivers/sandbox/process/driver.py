@@ -73,7 +73,8 @@ class ProcessSandbox:
         self._resolver = Resolver(runtimes, runtime_folder, trees, self._skeleton, settings)
         self._plain = plain.PlainResolver(self._resolver, runtime_folder, state_dir / "plain")
         self._egress = Egress(replace(settings.egress, tag=self._key[:3]))
-        self._egress_missing: list[Check] = []
+        self._egress_missing: tuple[Check, ...] = ()
+        self._egress_works = not self._walls
         self._cgroups = self._detect()
         self._launcher = LauncherProcess(settings.python, self._heard, lambda: self._launcher_lost(self._launcher))
         self._zygotes = Zygotes(runtimes, runtime_folder, self._heard, self._launcher_lost)
@@ -98,7 +99,8 @@ class ProcessSandbox:
             await asyncio.to_thread(self._prepare)
             if self._walls:
                 await self._egress.cleanup()
-                self._egress_missing = [check for check in await self._egress.probe() if check.state == "missing"]
+                missing = [check for check in await self._egress.probe() if check.state == "missing"]
+                self._egress_missing, self._egress_works = tuple(missing), not missing
             self._launcher.open()
             if self._walls and self._settings.zygotes:
                 self._zygotes.open()
@@ -149,7 +151,8 @@ class ProcessSandbox:
     def capabilities(self) -> Capabilities:
         return Capabilities(
             gateway=True,
-            egress=not self._egress_missing,
+            egress=self._egress_works,
+            egress_missing=self._egress_missing,
             limits="hard" if self._cgroups.hard else "best effort",
         )
 

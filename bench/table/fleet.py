@@ -1,0 +1,1 @@
+"""Rows of many functions and of many instances."""

@@ -8,16 +8,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import references
-from harness import Platform, children, proportional
 from measured import Measured, row
 from processes import split
 from septet_platform import pack
 from world import PLAIN, SOON_IDLE, World, apply_many, at_zero, caller, tiers
 
+from harness import Platform, children, proportional
+
 COUNT = 8
 NODE = {"index.js": "exports.handle = (request, context) => ({hello: 'world'});\n"}
 HEAVY = {
-    "main.py": "import numpy, requests\n\ndef handle(request, context):\n    return {'n': int(numpy.arange(3).sum())}\n",
+    "main.py": "import numpy, requests\n\ndef handle(request, context):\n    return {'n': int(numpy.int64(3))}\n",
     "requirements.txt": "numpy\nrequests\n",
 }
 
@@ -94,7 +95,9 @@ def first_call(world: World) -> list[Measured]:
         if value is not None:
             chart[tier] = value
     ever = first_ever(world)
-    found.append(Measured("first ever call: upload, unpacking, compiling, start", "ms", ever, note=multiple(world, ever)))
+    found.append(
+        Measured("first ever call: upload, unpacking, compiling, start", "ms", ever, note=multiple(world, ever))
+    )
     chart |= {"ever, with unpacking": ever, "python3 -c pass": world.python_ms}
     if runc is not None:
         chart["runc run"] = runc
@@ -127,7 +130,14 @@ def first_ever(world: World) -> float:
 
 
 def _plain_first_call(
-    world: World, what: str, files: Mapping[str, str], count: int, bound: float, aim: float, *flags: str, **template: Any
+    world: World,
+    what: str,
+    files: Mapping[str, str],
+    count: int,
+    bound: float,
+    aim: float,
+    *flags: str,
+    **template: Any,
 ) -> list[Measured]:
     with world.platform(*flags) as platform:
         names = [f"cold{number}" for number in range(count)]

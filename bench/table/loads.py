@@ -76,14 +76,17 @@ class Generator:
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     def run(self, target: Target, *, seconds: float, connections: int = 32, rate: float = 0) -> Load:
-        process = self.start(target, seconds=seconds, connections=connections, rate=rate)
-        return result(process)
+        """RuntimeError when a closed loop saw a failure: its numbers would be those of an error page."""
+        load = result(self.start(target, seconds=seconds, connections=connections, rate=rate))
+        if not load.requests or (load.failed and not rate):
+            raise RuntimeError(f"{load.failed} requests failed beside {load.requests} answered, port {target.port}")
+        return load
 
 
 def result(process: subprocess.Popen[str]) -> Load:
     out, _ = process.communicate()
     if process.returncode:
-        raise SystemExit(f"the load generator ended with {process.returncode}")
+        raise RuntimeError(f"the load generator ended with {process.returncode}")
     return Load(**json.loads(out))
 
 
@@ -115,7 +118,7 @@ class Caller:
         """Milliseconds of a call that must be answered 200."""
         status, body, took = self.call(path)
         if status != 200:
-            raise SystemExit(f"{path}: {status} {body[:500].decode(errors='replace')}")
+            raise RuntimeError(f"{path}: {status} {body[:500].decode(errors='replace')}")
         return took
 
 
@@ -127,7 +130,7 @@ class Burst(NamedTuple):
     bodies: list[bytes]
 
 
-def burst(url: str, token: str, paths: Sequence[str], timeout: float = 60) -> Burst:
+def burst(url: str, token: str, paths: Sequence[str], timeout: float = 60, settle: float = 0.3) -> Burst:
     """Opens a connection for each path, then sends all requests at once."""
     sockets = {}
     poller = select.epoll()
@@ -135,7 +138,7 @@ def burst(url: str, token: str, paths: Sequence[str], timeout: float = 60) -> Bu
         link = socket.create_connection(address(url), timeout=timeout)
         sockets[link.fileno()] = (link, path)
         poller.register(link, select.EPOLLIN)
-    time.sleep(0.3)
+    time.sleep(settle)  # so that opening connections is not part of it
     data = dict.fromkeys(sockets, b"")
     found = Burst([], [], [])
     begin = time.perf_counter()

@@ -12,8 +12,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness import PYTHON
 from processes import tree
+
+from harness import PYTHON
 
 HERE = Path(__file__).parent
 WATCHDOG = "github.com/openfaas/of-watchdog@latest"
@@ -70,7 +71,8 @@ def nginx(folder: Path, handler: Path) -> Iterator[tuple[int, list[int]]]:
     if not program:
         raise Missing("nginx is not installed: apt install nginx-light")
     folder.mkdir(mode=0o755)
-    folder.parent.chmod(0o755)  # nginx's worker is another user
+    for above in (folder.parent, folder.parent.parent):
+        above.chmod(0o755)  # nginx's worker is another user
     port = free_port()
     conf = folder / "nginx.conf"
     conf.write_text(NGINX.format(folder=folder, port=port))

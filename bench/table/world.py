@@ -13,9 +13,10 @@ from functools import cached_property
 from pathlib import Path
 
 import references
-from harness import PYTHON, Platform, run_ms
 from loads import Caller, Generator, Target
 from processes import split
+
+from harness import PYTHON, Platform, run_ms
 
 PLAIN = {"main.py": "def handle(request, context):\n    return {'hello': 'world'}\n"}
 SOON_IDLE = {"window": 6.0, "grace": 0.5}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar, cast
 
 from septet.model.errors import Expired
+from septet.model.function import Revision
 from septet.model.objects import KINDS, AnyObject, kind_of
 from septet.ports.store import Change, Store
 
@@ -22,6 +23,7 @@ class Mirror:
         self._store = store
         self._kinds = kinds
         self._objects: dict[str, dict[Key, AnyObject]] = {kind: {} for kind in kinds}
+        self._revisions: dict[str, dict[Key, Revision]] = {}
         self._gone: dict[str, int] = {}
         self._listeners: list[Listener] = []
         self.synced = asyncio.Event()
@@ -38,6 +40,10 @@ class Mirror:
         """Every object of a kind, as a snapshot that may be walked while changes arrive."""
         found = list(self._objects[kind.__name__].items())
         return (cast("Object", obj) for key, obj in found if namespace is None or key[0] == namespace)
+
+    def revisions(self, function_uid: str) -> list[Revision]:
+        """Of one function, in no order: the time does not grow with the number of all revisions."""
+        return list(self._revisions.get(function_uid, {}).values())
 
     def apply(self, obj: AnyObject) -> None:
         """Takes over what a write returned, ahead of the watch."""
@@ -95,6 +101,10 @@ class Mirror:
         if known is not None and known.meta.resource_version >= obj.meta.resource_version:
             return
         self._objects[kind_of(obj)][key] = obj
+        if isinstance(obj, Revision):
+            if isinstance(known, Revision) and known.spec.function_uid != obj.spec.function_uid:
+                self._unlist(key, known)
+            self._revisions.setdefault(obj.spec.function_uid, {})[key] = obj
         self._tell(Change(obj.meta.resource_version, "put", kind_of(obj), obj))
 
     def _delete(self, change: Change) -> None:
@@ -105,7 +115,15 @@ class Mirror:
         known = self._objects[change.kind].get(key)
         if known is not None and known.meta.uid == change.obj.meta.uid:
             del self._objects[change.kind][key]
+            if isinstance(known, Revision):
+                self._unlist(key, known)
             self._tell(change)
+
+    def _unlist(self, key: Key, revision: Revision) -> None:
+        siblings = self._revisions[revision.spec.function_uid]
+        del siblings[key]
+        if not siblings:
+            del self._revisions[revision.spec.function_uid]
 
     def _tell(self, change: Change) -> None:
         for listener in self._listeners:

@@ -24,15 +24,12 @@ def reachable(mirror: Mirror) -> set[RevisionKey]:
 
 def referred(mirror: Mirror, function: Function) -> set[str]:
     """Names of this function's revisions that must be kept: reachable ones, the newest, the latest ready one."""
-    names = {name for namespace, name in reachable(mirror) if namespace == function.meta.namespace}
-    return names | {function.status.latest_created, function.status.latest_ready}
+    names = {target.revision for target in (*function.status.traffic, *function.spec.traffic)}
+    for route in mirror.all(Route, function.meta.namespace):
+        names.update(target.revision for target in route.spec.targets)
+    return (names | {function.status.latest_created, function.status.latest_ready}) - {""}
 
 
 def revisions(mirror: Mirror, function: Function) -> list[Revision]:
     """The function's revisions, oldest first."""
-    found = [
-        revision
-        for revision in mirror.all(Revision, function.meta.namespace)
-        if revision.spec.function_uid == function.meta.uid
-    ]
-    return sorted(found, key=lambda revision: revision.spec.number)
+    return sorted(mirror.revisions(function.meta.uid), key=lambda revision: revision.spec.number)

@@ -192,7 +192,9 @@ class Scaler:
         """What may no longer run ends now, and what may begins: a tick is too long to wait."""
         obj = change.obj
         if isinstance(obj, Revision):
-            self.wanted((obj.meta.namespace, obj.meta.name))
+            key = (obj.meta.namespace, obj.meta.name)
+            if change.type == "delete" or not self._at_rest(key, obj):
+                self.wanted(key)
         elif isinstance(obj, Function) and obj.meta.deleting_since is not None:
             for revision in self._mirror.all(Revision, obj.meta.namespace):
                 if revision.spec.function_uid == obj.meta.uid:
@@ -200,15 +202,28 @@ class Scaler:
 
     # -- one revision
 
-    def _asleep(self, key: RevisionKey, revision: Revision) -> bool:
-        """Nothing runs, nothing is remembered, and nothing must run: most revisions are so most of the time."""
+    def _at_rest(self, key: RevisionKey, revision: Revision) -> bool:
+        """Asleep whatever leads to it. After a start of the platform all revisions are told of at once."""
         standing = self._standings.get(key)
         scale = revision.spec.template.scale
         return (
             revision.status.phase == "ready"
             and not self._fleet.members(key)
             and (standing is None or standing.memory is None)
-            and (key not in self._reachable or (scale.min == 0 and scale.policy != "fixed"))
+            and scale.min == 0
+            and scale.policy != "fixed"
+        )
+
+    def _asleep(self, key: RevisionKey, revision: Revision) -> bool:
+        """Nothing runs, nothing is remembered, and nothing must run: most revisions are so most of the time."""
+        if self._at_rest(key, revision):
+            return True
+        standing = self._standings.get(key)
+        return (
+            revision.status.phase == "ready"
+            and key not in self._reachable
+            and not self._fleet.members(key)
+            and (standing is None or standing.memory is None)
         )
 
     def _tick(self, key: RevisionKey, revision: Revision, now: float) -> None:

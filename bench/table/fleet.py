@@ -243,8 +243,14 @@ async def _copy(store: Any, function: Any, revision: Any, name: str) -> None:
     spec = replace(revision.spec, function=name, function_uid=made.meta.uid)
     await store.create(replace(revision, meta=meta, spec=spec))
     traffic = tuple(replace(each, revision=own) for each in function.status.traffic)
-    status = replace(function.status, latest_created=own, latest_ready=own, traffic=traffic)
-    await store.update(replace(made, status=status))
+    status = replace(
+        function.status,
+        latest_created=own,
+        latest_ready=own,
+        traffic=traffic,
+        observed_generation=made.meta.generation,
+    )
+    await store.update_status(replace(made, status=status))
 
 
 @row("frozen", "live, frozen Python instances that one GiB holds", long=True)

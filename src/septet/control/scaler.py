@@ -55,7 +55,8 @@ class Scaler:
         self._later: dict[RevisionKey, float] = {}
         self._wake = asyncio.Event()
         self._turns = admission.Turns()
-        self._reachable: set[RevisionKey] = set()
+        self._watched: set[RevisionKey] = set()
+        """Revisions that may have to run although nobody calls them."""
         fleet.report_to(self)
         mirror.listen(self._changed)
 
@@ -165,17 +166,21 @@ class Scaler:
             slept.cancel()
 
     def _tick_all(self, now: float) -> None:
-        self._reachable = reachable(self._mirror)
-        revisions = {(revision.meta.namespace, revision.meta.name): revision for revision in self._mirror.all(Revision)}
-        for member in self._fleet.members():
-            revisions.setdefault(member.key, member.revision)
-        for key in [key for key in self._standings if key not in revisions]:
+        """Looks at those that run, are called or must run: never at all, since most of very many sleep."""
+        for key in [key for key in self._standings if self._gone(key)]:
             self._standings.pop(key).give_up(NotFound(f"revision {key[1]} was deleted"))
             self._later.pop(key, None)
-        for key, revision in revisions.items():
-            idle = revision.status.phase not in ("starting", "ready") and not self._fleet.members(key)
+        members = {member.key: member.revision for member in self._fleet.members()}
+        for key in dict.fromkeys((*self._watched, *self._standings, *members)):
+            revision = self._mirror.get(Revision, *key) or members.get(key)
+            if revision is None:
+                continue
+            idle = revision.status.phase not in ("starting", "ready") and key not in members
             if not idle and not self._asleep(key, revision):
                 self._tick(key, revision, now)
+
+    def _gone(self, key: RevisionKey) -> bool:
+        return self._mirror.get(Revision, *key) is None and not self._fleet.members(key)
 
     def _respond_all(self, now: float) -> None:
         """Answers everybody who has demand, the least served revision first."""
@@ -193,6 +198,12 @@ class Scaler:
         obj = change.obj
         if isinstance(obj, Revision):
             key = (obj.meta.namespace, obj.meta.name)
+            scale, phase = obj.spec.template.scale, obj.status.phase
+            must = phase == "starting" or (phase == "ready" and (scale.min > 0 or scale.policy == "fixed"))
+            if must and change.type != "delete":
+                self._watched.add(key)
+            else:
+                self._watched.discard(key)
             if change.type == "delete" or not self._at_rest(key, obj):
                 self.wanted(key)
         elif isinstance(obj, Function) and obj.meta.deleting_since is not None:
@@ -221,7 +232,7 @@ class Scaler:
         standing = self._standings.get(key)
         return (
             revision.status.phase == "ready"
-            and key not in self._reachable
+            and not reachable(self._mirror, revision)
             and not self._fleet.members(key)
             and (standing is None or standing.memory is None)
         )
@@ -285,7 +296,7 @@ class Scaler:
             starting=count.starting,
             running=load.running,
             waiting=load.waiting,
-            reachable=key in self._reachable or not initialised,
+            reachable=not initialised or reachable(self._mirror, revision),
             initialised=initialised,
         )
 

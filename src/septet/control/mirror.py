@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 from collections.abc import Callable, Iterator
 from typing import TypeVar, cast
 
@@ -52,7 +54,8 @@ class Mirror:
     async def run(self) -> None:
         """Lists, then follows the watch, for ever; lists again when the watch has lost its place."""
         while True:
-            version = await self._list()
+            with _no_collection():
+                version = await self._list()
             self.synced.set()
             try:
                 async for change in self._store.watch(version, self._kinds):
@@ -128,3 +131,17 @@ class Mirror:
     def _tell(self, change: Change) -> None:
         for listener in self._listeners:
             listener(change)
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """The cyclic collector would walk all objects again and again while they come in, and later too: they have no
+    cycles, so it never looks at them."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if was:
+            gc.enable()

@@ -52,7 +52,7 @@ def multiple(world: World, value: float) -> str:
 def _tier(world: World, tier: str) -> tuple[float | None, str, Any, str]:
     """Median of first calls that this tier answered: value, note, raw, isolation class."""
     known = world.flags
-    isolation = "strict" if tier == "exec" else "default"
+    isolation = "strict" if tier == "exec" and "--no-zygote" in known else "default"
     if tier == "pool" and "--warm-pool" not in known:
         return None, "tier not available: no --warm-pool", {}, isolation
     if tier == "zygote" and "--no-zygote" not in known:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = ["demo", "test", "check", "first-answer"]
+SCRIPTS = ["demo", "test", "check", "first-answer", "bench"]
 
 
 QUICK = """#!/bin/sh

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import msgspec
@@ -71,12 +72,15 @@ class Collector:
     async def sweep(self) -> None:
         """One pass over everything. Raises Unavailable."""
         await self._forget_deleted()
-        for function in self._mirror.all(Function):
+        for number, function in enumerate(self._mirror.all(Function)):
+            await _breathe(number)
             if function.meta.deleting_since is None:
                 await self._retire(function)
-        for revision in self._mirror.all(Revision):
+        for number, revision in enumerate(self._mirror.all(Revision)):
+            await _breathe(number)
             await self._finish(revision)
-        for function in self._mirror.all(Function):
+        for number, function in enumerate(self._mirror.all(Function)):
+            await _breathe(number)
             await self._finish(function)
         await self._tokens()
         await self._bytes()
@@ -193,3 +197,9 @@ class Collector:
             if since is not None and now - since >= self._settings.keep_unused:
                 await delete(digest)
                 del self._unused[digest]
+
+
+async def _breathe(number: int) -> None:
+    """Lets calls go first now and then: a pass over very many objects would hold them up."""
+    if number % 50 == 0:
+        await asyncio.sleep(0)

@@ -58,8 +58,9 @@ class Deployer:
         mirror.listen(self._changed)
 
     async def run(self) -> None:
-        """Reconciles every function once, then each that changes, for ever; ends its tasks when cancelled."""
-        self._dirty.update((f.meta.namespace, f.meta.name) for f in self._mirror.all(Function))
+        """Reconciles what the last life left unfinished, then each function that changes, for ever; ends its tasks
+        when cancelled."""
+        self._dirty = {(f.meta.namespace, f.meta.name) for f in self._mirror.all(Function) if not self._settled(f)}
         try:
             while True:
                 for key in sorted(self._dirty - self._busy.keys()):
@@ -79,6 +80,26 @@ class Deployer:
         return self._revising.building > 0
 
     # -- who is to be looked at
+
+    def _settled(self, function: Function) -> bool:
+        """Nothing is left to do: most functions are so when the platform starts, and there may be very many."""
+        status = function.status
+        ready = next((c for c in status.conditions if c.type == "Ready"), None)
+        return (
+            status.observed_generation == function.meta.generation
+            and ready is not None
+            and ready.status is True
+            and not status.rollout_started_at
+            and all(
+                revision.status.phase in ("ready", "failed", "retired")
+                for revision in self._mirror.revisions(function.meta.uid)
+            )
+            and all(
+                (served := self._mirror.get(Revision, function.meta.namespace, target.revision)) is not None
+                and served.status.phase == "ready"
+                for target in status.traffic
+            )
+        )
 
     def _changed(self, change: Change) -> None:
         obj = change.obj

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 from collections.abc import Callable, Iterator
 from typing import TypeVar, cast
 
 from septet.model.errors import Expired
+from septet.model.function import Revision
 from septet.model.objects import KINDS, AnyObject, kind_of
 from septet.ports.store import Change, Store
 
@@ -22,6 +25,7 @@ class Mirror:
         self._store = store
         self._kinds = kinds
         self._objects: dict[str, dict[Key, AnyObject]] = {kind: {} for kind in kinds}
+        self._revisions: dict[str, dict[Key, Revision]] = {}
         self._gone: dict[str, int] = {}
         self._listeners: list[Listener] = []
         self.synced = asyncio.Event()
@@ -39,6 +43,10 @@ class Mirror:
         found = list(self._objects[kind.__name__].items())
         return (cast("Object", obj) for key, obj in found if namespace is None or key[0] == namespace)
 
+    def revisions(self, function_uid: str) -> list[Revision]:
+        """Of one function, in no order: the time does not grow with the number of all revisions."""
+        return list(self._revisions.get(function_uid, {}).values())
+
     def apply(self, obj: AnyObject) -> None:
         """Takes over what a write returned, ahead of the watch."""
         self._put(obj)
@@ -46,7 +54,8 @@ class Mirror:
     async def run(self) -> None:
         """Lists, then follows the watch, for ever; lists again when the watch has lost its place."""
         while True:
-            version = await self._list()
+            with _no_collection():
+                version = await self._list()
             self.synced.set()
             try:
                 async for change in self._store.watch(version, self._kinds):
@@ -95,6 +104,10 @@ class Mirror:
         if known is not None and known.meta.resource_version >= obj.meta.resource_version:
             return
         self._objects[kind_of(obj)][key] = obj
+        if isinstance(obj, Revision):
+            if isinstance(known, Revision) and known.spec.function_uid != obj.spec.function_uid:
+                self._unlist(key, known)
+            self._revisions.setdefault(obj.spec.function_uid, {})[key] = obj
         self._tell(Change(obj.meta.resource_version, "put", kind_of(obj), obj))
 
     def _delete(self, change: Change) -> None:
@@ -105,8 +118,30 @@ class Mirror:
         known = self._objects[change.kind].get(key)
         if known is not None and known.meta.uid == change.obj.meta.uid:
             del self._objects[change.kind][key]
+            if isinstance(known, Revision):
+                self._unlist(key, known)
             self._tell(change)
+
+    def _unlist(self, key: Key, revision: Revision) -> None:
+        siblings = self._revisions[revision.spec.function_uid]
+        del siblings[key]
+        if not siblings:
+            del self._revisions[revision.spec.function_uid]
 
     def _tell(self, change: Change) -> None:
         for listener in self._listeners:
             listener(change)
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """The cyclic collector would walk all objects again and again while they come in, and later too: they have no
+    cycles, so it never looks at them."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if was:
+            gc.enable()

@@ -5,34 +5,28 @@ from __future__ import annotations
 from septet.control.mirror import Mirror
 from septet.model.function import Function, Revision
 from septet.model.objects import Route
-from septet.ports.signals import RevisionKey
 
 
-def reachable(mirror: Mirror) -> set[RevisionKey]:
-    """Revisions that traffic (wanted or in force), a tag or a route names, and those about to get traffic."""
-    found: set[RevisionKey] = set()
-    for function in mirror.all(Function):
-        namespace = function.meta.namespace
-        found.update((namespace, target.revision) for target in function.status.traffic)
-        found.update((namespace, target.revision) for target in function.spec.traffic if target.revision)
-        if any(not target.revision for target in function.spec.traffic):
-            found.add((namespace, function.status.latest_created))
-    for route in mirror.all(Route):
-        found.update((route.meta.namespace, target.revision) for target in route.spec.targets if target.revision)
-    return found
+def reachable(mirror: Mirror, revision: Revision) -> bool:
+    """Whether traffic (wanted or in force), a tag or a route names it, or it is about to get traffic."""
+    namespace, name = revision.meta.namespace, revision.meta.name
+    function = mirror.get(Function, namespace, revision.spec.function)
+    if function is not None:
+        if any(target.revision == name for target in (*function.status.traffic, *function.spec.traffic)):
+            return True
+        if name == function.status.latest_created and any(not target.revision for target in function.spec.traffic):
+            return True
+    return any(target.revision == name for route in mirror.all(Route, namespace) for target in route.spec.targets)
 
 
 def referred(mirror: Mirror, function: Function) -> set[str]:
     """Names of this function's revisions that must be kept: reachable ones, the newest, the latest ready one."""
-    names = {name for namespace, name in reachable(mirror) if namespace == function.meta.namespace}
-    return names | {function.status.latest_created, function.status.latest_ready}
+    names = {target.revision for target in (*function.status.traffic, *function.spec.traffic)}
+    for route in mirror.all(Route, function.meta.namespace):
+        names.update(target.revision for target in route.spec.targets)
+    return (names | {function.status.latest_created, function.status.latest_ready}) - {""}
 
 
 def revisions(mirror: Mirror, function: Function) -> list[Revision]:
     """The function's revisions, oldest first."""
-    found = [
-        revision
-        for revision in mirror.all(Revision, function.meta.namespace)
-        if revision.spec.function_uid == function.meta.uid
-    ]
-    return sorted(found, key=lambda revision: revision.spec.number)
+    return sorted(mirror.revisions(function.meta.uid), key=lambda revision: revision.spec.number)

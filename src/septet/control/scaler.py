@@ -55,7 +55,8 @@ class Scaler:
         self._later: dict[RevisionKey, float] = {}
         self._wake = asyncio.Event()
         self._turns = admission.Turns()
-        self._reachable: set[RevisionKey] = set()
+        self._watched: set[RevisionKey] = set()
+        """Revisions that may have to run although nobody calls them."""
         fleet.report_to(self)
         mirror.listen(self._changed)
 
@@ -165,17 +166,21 @@ class Scaler:
             slept.cancel()
 
     def _tick_all(self, now: float) -> None:
-        self._reachable = reachable(self._mirror)
-        revisions = {(revision.meta.namespace, revision.meta.name): revision for revision in self._mirror.all(Revision)}
-        for member in self._fleet.members():
-            revisions.setdefault(member.key, member.revision)
-        for key in [key for key in self._standings if key not in revisions]:
+        """Looks at those that run, are called or must run: never at all, since most of very many sleep."""
+        for key in [key for key in self._standings if self._gone(key)]:
             self._standings.pop(key).give_up(NotFound(f"revision {key[1]} was deleted"))
             self._later.pop(key, None)
-        for key, revision in revisions.items():
-            idle = revision.status.phase not in ("starting", "ready") and not self._fleet.members(key)
+        members = {member.key: member.revision for member in self._fleet.members()}
+        for key in dict.fromkeys((*self._watched, *self._standings, *members)):
+            revision = self._mirror.get(Revision, *key) or members.get(key)
+            if revision is None:
+                continue
+            idle = revision.status.phase not in ("starting", "ready") and key not in members
             if not idle and not self._asleep(key, revision):
                 self._tick(key, revision, now)
+
+    def _gone(self, key: RevisionKey) -> bool:
+        return self._mirror.get(Revision, *key) is None and not self._fleet.members(key)
 
     def _respond_all(self, now: float) -> None:
         """Answers everybody who has demand, the least served revision first."""
@@ -192,7 +197,15 @@ class Scaler:
         """What may no longer run ends now, and what may begins: a tick is too long to wait."""
         obj = change.obj
         if isinstance(obj, Revision):
-            self.wanted((obj.meta.namespace, obj.meta.name))
+            key = (obj.meta.namespace, obj.meta.name)
+            scale, phase = obj.spec.template.scale, obj.status.phase
+            must = phase == "starting" or (phase == "ready" and (scale.min > 0 or scale.policy == "fixed"))
+            if must and change.type != "delete":
+                self._watched.add(key)
+            else:
+                self._watched.discard(key)
+            if change.type == "delete" or not self._at_rest(key, obj):
+                self.wanted(key)
         elif isinstance(obj, Function) and obj.meta.deleting_since is not None:
             for revision in self._mirror.all(Revision, obj.meta.namespace):
                 if revision.spec.function_uid == obj.meta.uid:
@@ -200,15 +213,28 @@ class Scaler:
 
     # -- one revision
 
-    def _asleep(self, key: RevisionKey, revision: Revision) -> bool:
-        """Nothing runs, nothing is remembered, and nothing must run: most revisions are so most of the time."""
+    def _at_rest(self, key: RevisionKey, revision: Revision) -> bool:
+        """Asleep whatever leads to it. After a start of the platform all revisions are told of at once."""
         standing = self._standings.get(key)
         scale = revision.spec.template.scale
         return (
             revision.status.phase == "ready"
             and not self._fleet.members(key)
             and (standing is None or standing.memory is None)
-            and (key not in self._reachable or (scale.min == 0 and scale.policy != "fixed"))
+            and scale.min == 0
+            and scale.policy != "fixed"
+        )
+
+    def _asleep(self, key: RevisionKey, revision: Revision) -> bool:
+        """Nothing runs, nothing is remembered, and nothing must run: most revisions are so most of the time."""
+        if self._at_rest(key, revision):
+            return True
+        standing = self._standings.get(key)
+        return (
+            revision.status.phase == "ready"
+            and not reachable(self._mirror, revision)
+            and not self._fleet.members(key)
+            and (standing is None or standing.memory is None)
         )
 
     def _tick(self, key: RevisionKey, revision: Revision, now: float) -> None:
@@ -270,7 +296,7 @@ class Scaler:
             starting=count.starting,
             running=load.running,
             waiting=load.waiting,
-            reachable=key in self._reachable or not initialised,
+            reachable=not initialised or reachable(self._mirror, revision),
             initialised=initialised,
         )
 

@@ -1,0 +1,117 @@
+"""Rows of the warm path: what a call costs beyond the function, and how long it waits."""
+
+from __future__ import annotations
+
+import statistics
+
+import references
+from loads import Target
+from measured import Measured, row
+from processes import cpu, tree
+from world import PLAIN, World, gateway, target
+
+WARM = {"scale": {"min": 1, "max": 1}, "limits": {"concurrency": 64}}
+
+
+def cost(world: World, to: Target, pids: list[int], seconds: float = 2.0) -> float:
+    """Microseconds of processor time of these processes for each answered request, 32 connections."""
+    before = cpu(pids)
+    load = world.generator.run(to, seconds=seconds)
+    used = cpu(pids) - before
+    return used / load.requests * 1e6
+
+
+@row("gateway-cpu", "processor time of the gateway for a warm GET, against nginx")
+def gateway_cpu(world: World) -> list[Measured]:
+    ours, theirs = [], []
+    with world.platform() as platform, world.nginx() as (port, workers):
+        platform.deploy("hello", PLAIN, **WARM)
+        mine, other = target(platform, "hello"), Target(port, ["/"])
+        for number in range(world.rounds + 1):
+            pair = cost(world, mine, gateway(platform)), cost(world, other, workers)
+            if number:  # the first round warms up
+                ours.append(pair[0])
+                theirs.append(pair[1])
+    a, b = statistics.median(ours), statistics.median(theirs)
+    raw = {"ours": ours, "theirs": theirs}
+    return [
+        Measured("gateway CPU per warm GET, 32 connections", "us", a, "nginx proxy", b, "ratio", 2.0, 1.4, raw=raw),
+        Measured("the same with the accelerator", "us", None, bound=1.0, aim=0.7, of="ratio", note="not shipped"),
+    ]
+
+
+@row("whole-path", "processor time of gateway, shim and handler, against of-watchdog")
+def whole_path(world: World) -> list[Measured]:
+    ours: list[float] = []
+    theirs: list[float] = []
+    note = ""
+    with world.platform() as platform:
+        platform.deploy("hello", PLAIN, **WARM)
+        try:
+            program = references.install_watchdog(world.folder("watchdog"))
+            with references.watchdog(program, world.handler) as (port, pids):
+                for _ in range(world.rounds):
+                    ours.append(cost(world, target(platform, "hello"), tree(platform.pid)))
+                    theirs.append(cost(world, Target(port, ["/"]), pids))
+        except references.Missing as missing:
+            note = f"reference missing: {missing}"
+            ours = [cost(world, target(platform, "hello"), tree(platform.pid)) for _ in range(world.rounds)]
+    return [
+        Measured(
+            "whole path: gateway, shim and handler, CPU per request",
+            "us",
+            statistics.median(ours),
+            "of-watchdog and handler",
+            statistics.median(theirs) if theirs else None,
+            "ratio",
+            0.40,
+            0.20,
+            note=note,
+            raw={"ours": ours, "theirs": theirs},
+        )
+    ]
+
+
+@row("p50", "median latency with one connection, against nginx")
+def p50(world: World) -> list[Measured]:
+    ours, theirs = [], []
+    with world.platform() as platform, world.nginx() as (port, _):
+        platform.deploy("hello", PLAIN, **WARM)
+        for _ in range(3):
+            ours.append(world.generator.run(target(platform, "hello"), seconds=1.5, connections=1).p50)
+            theirs.append(world.generator.run(Target(port, ["/"]), seconds=1.5, connections=1).p50)
+    raw = {"ours": ours, "theirs": theirs}
+    return [Measured("p50, one connection", "ms", min(ours), "nginx proxy", min(theirs), "ratio", 2.0, 1.3, raw=raw)]
+
+
+@row("p99", "p99 of an open loop at 70 % of the saturation rate, against nginx at the same rate; draws a curve")
+def p99(world: World) -> list[Measured]:
+    with world.platform() as platform, world.nginx() as (port, _):
+        platform.deploy("hello", PLAIN, **WARM)
+        mine, other = target(platform, "hello"), Target(port, ["/"])
+        world.generator.run(mine, seconds=1)
+        saturation = statistics.median(world.generator.run(mine, seconds=2).rate for _ in range(3))
+        rate = 0.7 * saturation
+        rounds = [
+            (
+                world.generator.run(mine, seconds=4, rate=rate, connections=64),
+                world.generator.run(other, seconds=4, rate=rate, connections=64),
+            )
+            for _ in range(3)
+        ]
+        curve = {}
+        for name, to in (("Septet", mine), ("nginx", other)):
+            shares = (0.1, 0.25, 0.4, 0.55, 0.7, 0.8, 0.9)
+            runs = [world.generator.run(to, seconds=2, rate=share * saturation, connections=64) for share in shares]
+            for quantile in ("p50", "p99"):
+                points = [(share * saturation, getattr(run, quantile)) for share, run in zip(shares, runs, strict=True)]
+                curve[f"{name} {quantile}"] = points
+    world.curves["latency"] = curve
+    late = max(run.late_p99 for pair in rounds for run in pair)
+    failed = sum(run.failed for pair in rounds for run in pair)
+    note = f"{rate:.0f}/s, generator late by {late:.2g} ms at p99" + (f", {failed} failed" if failed else "")
+    raw = {"saturation": saturation, "rounds": [[run._asdict() for run in pair] for pair in rounds], "curve": curve}
+    a, b = (min(pair[side].p99 for pair in rounds) for side in (0, 1))
+    return [
+        Measured("p99 at 70 % of saturation", "ms", a, "nginx proxy", b, "ratio", 3.0, 1.5, note=note, raw=raw),
+    ]

@@ -25,6 +25,7 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     sandbox at its own path. `command` starts an instance, with `{interpreter}`, `{runtime}`, `{code}` and
     `{handler}` replaced. `start_from_spec` means the function's own `command` is the start command.
     `syscalls` names the seccomp family, `concurrency` the default per instance (-1: no limit).
+    With `parks` the command can be started before its function is known, and told later (docs/add-a-runtime.md).
     `extensions` maps single source files to this runtime.
     """
 
@@ -39,6 +40,7 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     syscalls: str = "wide"
     memory: int = 128
     extensions: tuple[str, ...] = ()
+    parks: bool = False
     env: dict[str, str] = {}
     builds: tuple[RuntimeBuild, ...] = ()
     paths: tuple[str, ...] = ()

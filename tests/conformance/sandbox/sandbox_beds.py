@@ -59,6 +59,9 @@ class Folders:
     def path(self, digest: str) -> Path:
         return self._find(self.frozen, digest)
 
+    def folder(self) -> Path:
+        return next(iter(self.frozen.values())).parent
+
     def working(self, work: str) -> Path:
         return self._find(self.made, work)
 

@@ -78,6 +78,9 @@ class FolderTrees:
         (self.root / work).mkdir()
         return self.root / work
 
+    def folder(self) -> Path:
+        return self.root
+
     def working(self, work: str) -> Path:
         return self.root / work
 

@@ -71,6 +71,9 @@ class DirectoryTrees:
             raise NotFound(f"there is no tree {digest[:80]!r}", details={"kind": "Tree", "name": digest[:80]})
         return path
 
+    def folder(self) -> Path:
+        return self._frozen
+
     async def delete(self, digest: str) -> None:
         with contextlib.suppress(NotFound), disk_errors("removing a tree"):
             await asyncio.to_thread(self._discard, self.path(digest))

@@ -46,7 +46,22 @@ function useDependencies(deps) {
   Module._initPaths();
 }
 
+// Waits, in an instance without a function yet, until it is told which one it has (docs/add-a-runtime.md).
+function park(descriptor) {
+  const told = require("node:fs").readFileSync(descriptor, "utf8");
+  require("node:fs").closeSync(descriptor);
+  if (!told) process.exit(0);
+  const [folder, ...variables] = told.slice(0, -1).split("\0");
+  for (const name of Object.keys(process.env)) delete process.env[name];
+  for (const variable of variables) {
+    const at = variable.indexOf("=");
+    process.env[variable.slice(0, at)] = variable.slice(at + 1);
+  }
+  process.chdir(folder);
+}
+
 async function main() {
+  if (process.env.SEPTET_PARK_FD) park(Number(process.env.SEPTET_PARK_FD));
   const concurrency = Number(process.env.SEPTET_CONCURRENCY || 1);
   const most = concurrency < 0 ? MOST_CALLS : concurrency;
   const link = new Link(Number(process.env.SEPTET_LINK_FD || 3), most);

@@ -14,7 +14,17 @@ module Septet
   MOST_THREADS = 64
   HERE = __dir__
 
+  # Waits, in an instance without a function yet, until it is told which one it has (docs/add-a-runtime.md).
+  def self.park(descriptor)
+    told = IO.open(descriptor, &:read)
+    exit!(0) if told.empty?
+    folder, *variables = told.force_encoding(Encoding::UTF_8).split("\0")
+    ENV.replace(variables.to_h { |variable| variable.split("=", 2) })
+    Dir.chdir(folder)
+  end
+
   def self.start
+    park(ENV["SEPTET_PARK_FD"].to_i) if ENV["SEPTET_PARK_FD"]
     concurrency = (ENV["SEPTET_CONCURRENCY"] || "1").to_i
     threads = concurrency.negative? ? MOST_THREADS : [concurrency, 1].max
     link = Link.new((ENV.delete("SEPTET_LINK_FD") || "3").to_i, threaded: threads > 1)

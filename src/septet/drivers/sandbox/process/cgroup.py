@@ -6,6 +6,7 @@ derived from the state directory, so two platforms on one host never touch each 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -207,6 +208,24 @@ class Cgroups:
     def bases(self) -> list[str]:
         """Where our groups are, for the next life to clear if it stands elsewhere."""
         return [str(item.own / self._name) for item in self._hierarchies]
+
+
+def here(key: str) -> Cgroups:
+    """Ours, below the groups that this process is in."""
+    try:
+        found = detect(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text())
+    except OSError:
+        found = []
+    return Cgroups(found, key)
+
+
+async def release(group: Group | None) -> None:
+    """Removes a group whose last process has ended."""
+    for _ in range(_REMOVE_TRIES if group is not None else 0):
+        # The kernel takes a moment to forget the last process of a group.
+        if group is None or group.remove():
+            break
+        await asyncio.sleep(0.01)
 
 
 def clear(base: str) -> None:

@@ -16,20 +16,21 @@ from typing import Any
 import msgspec
 
 from septet.drivers.sandbox.process import cgroup, doctor, ownership, plain, supervise
-from septet.drivers.sandbox.process.egress import Egress
+from septet.drivers.sandbox.process.egress import Egress, refuse
 from septet.drivers.sandbox.process.egress_rules import parse_allow
 from septet.drivers.sandbox.process.instance import Instance
 from septet.drivers.sandbox.process.launch import LauncherProcess
 from septet.drivers.sandbox.process.output import OutputPipe
+from septet.drivers.sandbox.process.parking import Parking
 from septet.drivers.sandbox.process.pool import Prepared, WarmPool, tell
 from septet.drivers.sandbox.process.resolve import Host, Resolver
 from septet.drivers.sandbox.process.settings import ProcessSettings
 from septet.drivers.sandbox.process.skeleton import Skeleton, known_privileged_files, proc_masks
 from septet.drivers.sandbox.process.spec import Header, Spec, into_memory
 from septet.drivers.sandbox.process.zygotes import Zygote, Zygotes
-from septet.model.errors import Conflict, InvalidInput, NodeFull, NotFound, SeptetError, Unavailable
+from septet.model.errors import Conflict, NodeFull, NotFound, SeptetError, Unavailable
 from septet.model.function import Limits
-from septet.model.instance import InstanceEvent, InstanceExit, InstanceInfo, InstanceStats
+from septet.model.instance import InstanceEvent, InstanceExit, InstanceInfo, InstanceStats, Tier
 from septet.model.runtime import Runtime
 from septet.ports.blobs import Trees
 from septet.ports.clock import Clock
@@ -44,7 +45,6 @@ from septet.ports.sandbox import (
 )
 
 _MIB = 1024 * 1024
-_REMOVE_TRIES = 50
 
 
 class ProcessSandbox:
@@ -75,10 +75,12 @@ class ProcessSandbox:
         self._egress = Egress(replace(settings.egress, tag=self._key[:3]))
         self._egress_missing: tuple[Check, ...] = ()
         self._egress_works = not self._walls
-        self._cgroups = self._detect()
+        self._cgroups = cgroup.here(self._key)
         self._launcher = LauncherProcess(settings.python, self._heard, lambda: self._launcher_lost(self._launcher))
         self._zygotes = Zygotes(runtimes, runtime_folder, self._heard, self._launcher_lost)
         self._pool = WarmPool(self._cgroups, settings.pool_size, self._generic, self._discard, clock.now)
+        memory = state_dir / "parked.json"
+        self._parking = Parking(runtimes, self._resolver, self._cgroups, settings.pool_size, memory, clock.now, self)
         self._instances: dict[str, Instance] = {}
         self.starts: dict[str, int] = {}
         """How many instances were begun, by tier."""
@@ -104,12 +106,14 @@ class ProcessSandbox:
             self._launcher.open()
             if self._walls and self._settings.zygotes:
                 self._zygotes.open()
+            if self._walls:
+                self._parking.open()
         except OSError as error:
             raise Unavailable(
                 f"the process sandbox cannot start: {error}", hint="run `septet doctor` to see what this host lacks"
             ) from error
         if not self._cgroups.hard:
-            self._supervisor = asyncio.create_task(self._supervise())
+            self._supervisor = asyncio.create_task(supervise.watch(self._instances, self._settings.supervise_every))
 
     def _prepare(self) -> None:
         self._clear_groups()
@@ -127,19 +131,13 @@ class ProcessSandbox:
             for base in json.loads((self._state / "cgroups.json").read_text()):
                 cgroup.clear(base)
 
-    def _detect(self) -> cgroup.Cgroups:
-        try:
-            found = cgroup.detect(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text())
-        except OSError:
-            found = []
-        return cgroup.Cgroups(found, self._key)
-
     async def close(self) -> None:
         await asyncio.gather(*(self.stop(name, 0) for name in list(self._instances)))
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.gather(self._supervisor, return_exceptions=True)
             self._supervisor = None
+        await self._parking.close()
         await self._pool.close()
         await self._launcher.close()
         await self._zygotes.close()
@@ -159,7 +157,7 @@ class ProcessSandbox:
     @property
     def pooled(self) -> int:
         """Prepared sandboxes that wait."""
-        return self._pool.waiting()
+        return self._pool.waiting() + len(self._parking.waiting())
 
     async def probe(self) -> list[Check]:
         checks = await doctor.probe(self._settings.python, self._cgroups, self._runtimes)
@@ -177,8 +175,12 @@ class ProcessSandbox:
         container = self._resolver.container(request)
         if request.network.mode == "egress":
             self._check_egress(request)
+        if self._walls and (parked := self._parking.take(request, self._info(request, "pool"))) is not None:
+            self._instances[request.id] = parked
+            self.starts["pool"] = self.starts.get("pool", 0) + 1
+            return parked.info
         egress = self._walls and request.network.mode == "egress"
-        host_id = self._take_id()
+        host_id = self.take_id()
         try:
             spec = self._spec(request, host_id)
             zygote = self._zygotes.choose(request, spec)
@@ -194,22 +196,11 @@ class ProcessSandbox:
         except BaseException:
             self._ids.discard(host_id)
             raise
-        info = InstanceInfo(
-            id=request.id,
-            namespace=request.namespace,
-            function=request.function,
-            revision=request.revision,
-            driver=self.name,
-            state="starting",
-            protocol=request.protocol,
-            started_at=self._clock.wall(),
-            memory=container.limits.memory,
-            labels=dict(request.labels),
-            tier="pool" if prepared else "zygote" if zygote else "exec",
-        )
+        tier: Tier = "pool" if prepared else "zygote" if zygote else "exec"
+        instance = self.begin(request, host_id, group, tier)
+        info = instance.info
         self.starts[info.tier] = self.starts.get(info.tier, 0) + 1
-        instance = Instance(request, info, host_id, group, self)
-        instance.walls, instance.egress = self._walls, egress
+        instance.egress = egress
         instance.launcher = zygote or self._launcher
         self._instances[request.id] = instance
         try:
@@ -218,7 +209,7 @@ class ProcessSandbox:
                 for path in instance.writable:
                     await asyncio.to_thread(ownership.give, path, spec.uid, spec.gid)
             spec = replace(spec, cgroups=group.files if group else [], fork=zygote is not None)
-            await self._launch(instance, spec, prepared)
+            await self.launch(instance, spec, prepared)
         except BaseException as error:
             await self._abandon(instance)
             if isinstance(error, OSError):
@@ -226,28 +217,46 @@ class ProcessSandbox:
             raise
         return info
 
+    def _info(self, request: LaunchRequest, tier: Tier) -> InstanceInfo:
+        return InstanceInfo(
+            id=request.id,
+            namespace=request.namespace,
+            function=request.function,
+            revision=request.revision,
+            driver=self.name,
+            state="starting",
+            protocol=request.protocol,
+            started_at=self._clock.wall(),
+            memory=request.containers[0].limits.memory,
+            labels=dict(request.labels),
+            tier=tier,
+        )
+
+    def begin(self, request: LaunchRequest, host_id: int, group: cgroup.Group | None, tier: Tier) -> Instance:
+        """What is known of an instance before there is a process of it."""
+        instance = Instance(request, self._info(request, tier), host_id, group, self)
+        instance.walls = self._walls
+        instance.launcher = self._launcher
+        return instance
+
     def _check_egress(self, request: LaunchRequest) -> None:
         if not self._walls:
             parse_allow(request.network.allow)  # nothing enforces it, but it has to be well formed
             return
-        if self._egress_missing:
-            why = "; ".join(f"{check.name}: {check.detail}" for check in self._egress_missing)
-            fixes = "; ".join(check.fix for check in self._egress_missing if check.fix)
-            raise InvalidInput(
-                f"network mode egress does not work on this host: {why}",
-                hint=fixes or "run `septet doctor`, or use network mode none",
-                details={"field": "network"},
-            )
+        refuse(self._egress_missing)
         self._egress.check(request.network.allow, self._rootless)
 
     def _spec(self, request: LaunchRequest, host_id: int) -> Spec:
         if not self._walls:
             return self._plain.spec(request)
-        host = Host(host_id, os.getgid() if self._rootless else host_id, self._rootless, self._cgroups.hard)
+        host = self.host(host_id)
         servers = self._egress.resolvers() if request.network.mode == "egress" else ()
         return self._resolver.spec(request, host, servers)
 
-    def _take_id(self) -> int:
+    def host(self, number: int) -> Host:
+        return Host(number, os.getgid() if self._rootless else number, self._rootless, self._cgroups.hard)
+
+    def take_id(self) -> int:
         """A uid that no other instance has; the ordinary user has only its own."""
         if self._rootless or not self._walls:
             return os.getuid()
@@ -277,16 +286,14 @@ class ProcessSandbox:
 
     def _generic(self, zygote: Zygote, id: str) -> Spec:
         """For the pool."""
-        number = self._take_id()
-        host = Host(number, os.getgid() if self._rootless else number, self._rootless, self._cgroups.hard)
-        return self._resolver.generic(zygote.runtime, id, host)
+        return self._resolver.generic(zygote.runtime, id, self.host(self.take_id()))
 
     def _discard(self, prepared: Prepared) -> None:
         """One of the pool is gone before anybody took it."""
-        self._spawn(self._release_group(prepared.group))
+        self._spawn(cgroup.release(prepared.group))
         self._ids.discard(prepared.spec.uid)
 
-    async def _launch(self, instance: Instance, spec: Spec, prepared: Prepared | None) -> None:
+    async def launch(self, instance: Instance, spec: Spec, prepared: Prepared | None = None) -> None:
         """Makes the descriptors, hands the child's ends to the launcher, and takes ours over."""
         with contextlib.ExitStack() as undo:
             child: list[int] = []
@@ -363,7 +370,7 @@ class ProcessSandbox:
         """Nothing was started."""
         self._instances.pop(instance.info.id, None)
         await instance.finish()
-        await self._release(instance)
+        await self.release(instance)
 
     # -- what the launcher says -------------------------------------------------------------------------------
 
@@ -375,7 +382,8 @@ class ProcessSandbox:
         if prepared is not None and message["op"] == "started":
             prepared.pid = message["pid"]
             return
-        instance = prepared.instance if prepared is not None else self._instances.get(message["id"])
+        instance = prepared.instance if prepared else self._parking.find(message["id"])
+        instance = instance or self._instances.get(message["id"])
         if prepared is not None:
             self._pool.gone(prepared)
         if instance is None:
@@ -406,6 +414,9 @@ class ProcessSandbox:
         for instance in list(self._instances.values()):
             if instance.launcher is launcher:
                 self._spawn(self._ended(instance, lambda _: InstanceExit(signal=9, message=text), 0))
+        if launcher is self._launcher:
+            for instance in self._parking.all():
+                self._spawn(self._ended(instance, lambda _: InstanceExit(signal=9, message=text), 0))
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
@@ -419,31 +430,28 @@ class ProcessSandbox:
         instance.ending = True
         await instance.finish()
         ended = how(status)
+        if self._parking.gone(instance):
+            await self.release(instance)
+            instance.settled.set()
+            instance.gone.set()
+            return
         if self._output is not None and (ended.limit or (not ended.asked and ended.code != 0)):
             self._output.line(instance.info, "platform", f"the instance is gone: {ended.message}".encode())
-        await self._release(instance)
+        await self.release(instance)
         instance.info = msgspec.structs.replace(instance.info, state="stopped", exit=ended)
         self._instances.pop(instance.info.id, None)
         instance.gone.set()
         self._tell(instance)
 
-    async def _release(self, instance: Instance) -> None:
+    async def release(self, instance: Instance) -> None:
         if instance.egress:
             await self._egress.detach(instance.info.id)
-        await self._release_group(instance.group)
+        await cgroup.release(instance.group)
         for path in instance.writable:
             await asyncio.to_thread(ownership.give, path, os.geteuid(), os.getegid())
         if not self._walls:
             await asyncio.to_thread(self._plain.forget, instance.info.id)
         self._ids.discard(instance.host_id)
-
-    async def _release_group(self, group: cgroup.Group | None) -> None:
-        if group is not None:
-            for _ in range(_REMOVE_TRIES):
-                # The kernel takes a moment to forget the last process of a group.
-                if group.remove():
-                    break
-                await asyncio.sleep(0.01)
 
     def _tell(self, instance: Instance) -> None:
         if self._on_event is not None:
@@ -498,16 +506,3 @@ class ProcessSandbox:
 
     async def instances(self) -> list[InstanceInfo]:
         return [instance.info for instance in self._instances.values()]
-
-    async def _supervise(self) -> None:
-        """Kills whoever uses more memory than its limit, where the kernel does not."""
-        while True:
-            await asyncio.sleep(self._settings.supervise_every)
-            for instance in list(self._instances.values()):
-                if not instance.pid or instance.ending:
-                    continue
-                limit = instance.info.memory * _MIB
-                use = supervise.measure(instance.pid, limit)
-                instance.peak = max(instance.peak, use.memory)
-                if use.memory > limit:
-                    instance.kill("memory")

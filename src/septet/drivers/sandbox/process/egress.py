@@ -11,6 +11,7 @@ import contextlib
 import os
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -316,3 +317,15 @@ async def _addresses(name: str) -> set[str]:
     except OSError:
         return set()
     return {str(sockaddr[0]) for *_, sockaddr in found}
+
+
+def refuse(missing: Sequence[Check]) -> None:
+    """Raises InvalidInput when something is missing, with what to do about it."""
+    if missing:
+        why = "; ".join(f"{check.name}: {check.detail}" for check in missing)
+        fixes = "; ".join(check.fix for check in missing if check.fix)
+        raise InvalidInput(
+            f"network mode egress does not work on this host: {why}",
+            hint=fixes or "run `septet doctor`, or use network mode none",
+            details={"field": "network"},
+        )

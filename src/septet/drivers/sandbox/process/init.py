@@ -3,8 +3,10 @@ platform's requests from inside, and takes everything with it when it ends (it i
 
 Over its control socket (SOCK_SEQPACKET, JSON, one message a packet):
 platform -> init  {"op": "be"} with descriptors [spec, stdout, stderr, link], to one that said "waiting"
+                  {"op": "become"} with the spec, to one that said "parked" (see `park.py`)
                   {"op": "go"}  {"op": "stop"}  {"op": "connect", "n": number}
 init -> platform  {"op": "waiting"}  one of the pool stands behind its walls
+                  {"op": "parked"}  its interpreter runs, and waits for a function
                   {"op": "gateway"} with a listening socket
                   {"op": "running"}
                   {"op": "connected", "n": ...} with a socket, or {"op": "refused", "n": ..., "message": ...}
@@ -25,12 +27,11 @@ import socket
 import struct
 from typing import NoReturn
 
-from septet.drivers.sandbox.process import mounts
+from septet.drivers.sandbox.process import mounts, park, rights
 from septet.drivers.sandbox.process import syscalls as sys_
 from septet.drivers.sandbox.process.process import Function, start
 from septet.drivers.sandbox.process.spec import Mount, Spec, decode
 
-SANDBOX_ID = 1000
 _HOST_NAME = "septet"
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 0x1
@@ -59,7 +60,10 @@ def main(descriptors: list[int], sync: int, program: bytes) -> NoReturn:
             spec = decode(file.read())
         try:
             spec = _prepare(spec, control, sync, streams)
-            child = start(spec, streams, program)
+            if spec.parked:
+                spec, child = park.wait(spec, control, streams, sync, program, _listen)
+            else:
+                child = start(spec, streams, program)
         except Exception as error:
             _say(control, op="failed", message=str(error)[:4000] or type(error).__name__)
             os._exit(code)
@@ -87,8 +91,8 @@ def _prepare(spec: Spec, control: socket.socket, sync: int, streams: list[int]) 
         sys_.prctl(sys_.PR_SET_PDEATHSIG, signal.SIGKILL)
     if spec.walls and spec.rootless:
         write("/proc/self/setgroups", "deny")
-        write("/proc/self/uid_map", f"{SANDBOX_ID} {spec.uid} 1")
-        write("/proc/self/gid_map", f"{SANDBOX_ID} {spec.gid} 1")
+        write("/proc/self/uid_map", f"{rights.SANDBOX_ID} {spec.uid} 1")
+        write("/proc/self/gid_map", f"{rights.SANDBOX_ID} {spec.gid} 1")
     for path in spec.cgroups:
         write(path, "0")
     if not spec.walls:
@@ -104,12 +108,17 @@ def _prepare(spec: Spec, control: socket.socket, sync: int, streams: list[int]) 
         generic, spec = spec, _await_function(control, streams)
         own = spec.mounts[len(generic.mounts) :]
     mounts.enter(spec, own)
+    if spec.parked:
+        # The function's process, which has our uid in the end, must never trace us or read our memory.
+        sys_.prctl(sys_.PR_SET_DUMPABLE, 0)
+        sys_.drop_bounding_set()
+        return spec
     _listen(spec, control)
     # The platform's tools have to enter our namespaces, which they no longer can once we are closed up.
     _await_go(spec, control)
     if not spec.rootless:
-        _leave_root(sync)
-    _drop()
+        rights.leave_root(sync)
+    rights.drop()
     return spec
 
 
@@ -135,33 +144,6 @@ def _listen(spec: Spec, control: socket.socket) -> None:
         return
     with socket.create_server(("127.0.0.1", spec.gateway), backlog=128) as listener:
         _say(control, (listener.fileno(),), op="gateway")
-
-
-def _leave_root(sync: int) -> None:
-    """Into a user namespace of our own, where the launcher maps us to an id that nobody else on the host has.
-
-    The mount and network namespaces stay owned by the outer one, so no right regained in here reaches them.
-    """
-    os.setgroups([])
-    sys_.unshare(sys_.CLONE_NEWUSER)
-    with socket.socket(fileno=sync) as launcher:
-        launcher.send(b"u")
-        if not launcher.recv(1):
-            raise OSError(errno.EPERM, "the launcher could not map the user")
-    os.setresgid(SANDBOX_ID, SANDBOX_ID, SANDBOX_ID)
-    sys_.drop_bounding_set()
-    os.setresuid(SANDBOX_ID, SANDBOX_ID, SANDBOX_ID)
-
-
-def _drop() -> None:
-    with contextlib.suppress(PermissionError):  # root's was dropped while it was root
-        sys_.drop_bounding_set()
-    sys_.prctl(sys_.PR_SET_NO_NEW_PRIVS, 1)
-    sys_.drop_capabilities()
-    # The function has our uid: it must not read our memory, where its spec was, nor trace us.
-    sys_.prctl(sys_.PR_SET_DUMPABLE, 0)
-    # The kernel forgets it when credentials change.
-    sys_.prctl(sys_.PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _await_go(spec: Spec, control: socket.socket) -> None:

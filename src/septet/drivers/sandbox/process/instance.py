@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import msgspec
 from septet.drivers.sandbox.process.cgroup import Group
 from septet.drivers.sandbox.process.launch import LauncherProcess
 from septet.drivers.sandbox.process.output import OutputPipe
+from septet.drivers.sandbox.process.spec import Spec, into_memory
 from septet.model.errors import Conflict, InstanceLost
 from septet.model.instance import InstanceExit, InstanceInfo
 from septet.ports.sandbox import LaunchRequest, ProtocolFactory
@@ -36,7 +38,11 @@ class Owner(Protocol):
 
 
 class Instance:
-    """`pid` is its first process on the host, 0 before the launcher said so. `group` is None without cgroups."""
+    """`pid` is its first process on the host, 0 before the launcher said so. `group` is None without cgroups.
+
+    `launched_as` is its name at the launcher: that of one which waited is not that of what it became. `parked_with`
+    is what a parked one was made with, None from the moment that it is somebody's; `settled` is set once it waits.
+    """
 
     def __init__(self, request: LaunchRequest, info: InstanceInfo, host_id: int, group: Group | None, owner: Owner):
         self.request = request
@@ -65,6 +71,8 @@ class Instance:
         self.walls = True
         self.ending = False
         self.launched_as = info.id
+        self.parked_with: Spec | None = None
+        self.settled = asyncio.Event()
         self.launcher: LauncherProcess | None = None
 
     # -- start ------------------------------------------------------------------------------------------------
@@ -80,6 +88,17 @@ class Instance:
         for descriptor, pipe in pipes:
             self._pipes.append(pipe)
             await loop.connect_read_pipe(lambda pipe=pipe: pipe, os.fdopen(descriptor, "rb", buffering=0))  # type: ignore[misc]
+
+    def become(self, request: LaunchRequest, info: InstanceInfo, spec: Spec) -> None:
+        """From now on a parked one is that function's instance. OSError: it is gone."""
+        if self._control is None:
+            raise OSError(errno.ESRCH, "it ended while it waited")
+        file = into_memory(spec)
+        try:
+            socket.send_fds(self._control, [b'{"op":"become"}'], [file])
+        finally:
+            os.close(file)
+        self.request, self.info, self.parked_with = request, info, None
 
     def go(self) -> None:
         self._tell(op="go")
@@ -107,6 +126,8 @@ class Instance:
         if operation == "running":
             self.info = msgspec.structs.replace(self.info, state="running")
             self._owner.running(self)
+        elif operation == "parked":
+            self.settled.set()
         elif operation == "connected":
             future = self._connects.pop(message["n"], None)
             if future is not None and not future.done():

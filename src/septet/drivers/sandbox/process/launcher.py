@@ -21,15 +21,17 @@ import os
 import select
 import signal
 import socket
+import struct
 from typing import Any
 
-from septet.drivers.sandbox.process import init, seccomp
+from septet.drivers.sandbox.process import init, rights, seccomp
 from septet.drivers.sandbox.process import syscalls as sys_
 from septet.drivers.sandbox.process.process import Function
 from septet.drivers.sandbox.process.spec import Header
 
 CONTROL = 3
 _PACKET = 65536
+_CREDENTIALS = struct.Struct("iII")
 _NAMESPACES = (
     sys_.CLONE_NEWNS | sys_.CLONE_NEWPID | sys_.CLONE_NEWNET | sys_.CLONE_NEWIPC | sys_.CLONE_NEWUTS
 )  # the cgroup namespace comes when the child stands in its cgroup, root's user namespace after the mounts
@@ -96,6 +98,8 @@ class Launcher:
     def _launch(self, header: Header, descriptors: list[int]) -> None:
         program = self._filter(header.family) if header.walls else b""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        # Before the child can write: only what is sent from then on says who sent it.
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         flags = 0
         if header.walls:
             flags = _NAMESPACES | (sys_.CLONE_NEWUSER if header.rootless else 0)
@@ -145,11 +149,14 @@ class Launcher:
         sync, pid, header = self._unmapped.pop(descriptor)
         self._poller.unregister(sync)
         with sync:
-            if not sync.recv(1):
+            data, credentials, _, _ = sync.recvmsg(1, socket.CMSG_SPACE(_CREDENTIALS.size))
+            if not data:
                 return
+            # The first process asks for itself, or, of a parked instance, the function's for itself.
+            pid = next((_CREDENTIALS.unpack(item)[0] for *_, item in credentials), pid)
             try:
-                init.write(f"/proc/{pid}/uid_map", f"{init.SANDBOX_ID} {header.uid} 1")
-                init.write(f"/proc/{pid}/gid_map", f"{init.SANDBOX_ID} {header.gid} 1")
+                init.write(f"/proc/{pid}/uid_map", f"{rights.SANDBOX_ID} {header.uid} 1")
+                init.write(f"/proc/{pid}/gid_map", f"{rights.SANDBOX_ID} {header.gid} 1")
                 sync.send(b"k")
             except OSError:
                 # The child may be dead already; alive, it sees the end of this socket and says so.

@@ -16,6 +16,7 @@ _READ_ONLY = sys_.ATTR_RDONLY | sys_.ATTR_NOSUID | sys_.ATTR_NODEV
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _FLAGS = sys_.MS_NOSUID | sys_.MS_NODEV
 _INODE_BYTES = 4096
+_SHELF = "/var/tmp"  # noqa: S108
 
 
 def build(spec: Spec) -> None:
@@ -39,8 +40,29 @@ def enter(spec: Spec, own: list[Mount]) -> None:
         _mount(item, root + item.target, spec.empty)
     _scratch(f"{root}/tmp", spec.tmp_bytes, 0)  # noqa: S108
     _scratch(f"{root}/dev/shm", spec.shm_bytes, sys_.MS_NOEXEC)  # noqa: S108
-    _private_files(f"{root}/run", spec)
+    if spec.parked:
+        _shelve(root, spec)
+    else:
+        _private_files(f"{root}/run", spec)
     sys_.pivot_into(root)
+
+
+def _shelve(root: str, spec: Spec) -> None:
+    """All trees within reach of our own code, until it is known which one is wanted."""
+    sys_.mount("tmpfs", root + _SHELF, "tmpfs", _FLAGS, "size=65536,mode=700")
+    for name in ("trees", "empty"):
+        os.mkdir(f"{root}{_SHELF}/{name}", 0o755)  # noqa: PTH102
+    sys_.bind(spec.trees, f"{root}{_SHELF}/trees", _READ_ONLY, recursive=False)
+
+
+def furnish(spec: Spec) -> None:
+    """In a parked instance: mounts what the function needs, sizes its scratch space, and lets go of the trees."""
+    for item in spec.mounts:
+        _hidden(f"{_SHELF}/trees/{item.source}", item.target, f"{_SHELF}/empty")
+    sys_.unmount(_SHELF)
+    _scratch("/tmp", spec.tmp_bytes, sys_.MS_REMOUNT)  # noqa: S108
+    _scratch("/dev/shm", spec.shm_bytes, sys_.MS_REMOUNT | sys_.MS_NOEXEC)  # noqa: S108
+    _private_files("/run", spec)
 
 
 def _mount(item: Mount, target: str, empty: str) -> None:

@@ -8,7 +8,7 @@ import resource
 import signal
 from typing import NoReturn
 
-from septet.drivers.sandbox.process import landlock, seccomp
+from septet.drivers.sandbox.process import landlock, rights, seccomp
 from septet.drivers.sandbox.process import syscalls as sys_
 from septet.drivers.sandbox.process.spec import Spec
 
@@ -26,15 +26,17 @@ class Function(BaseException):
         self.env = env
 
 
-def start(spec: Spec, streams: list[int], program: bytes) -> int:
+def start(spec: Spec, streams: list[int], program: bytes, sync: int | None = None) -> int:
     """Forks, and returns the pid once the exec has succeeded. `streams`: stdout, stderr, and the link if any.
+
+    The process of a parked instance gives up its rights itself: with `sync` it asks the launcher for its uid.
 
     With `spec.fork` nothing is exec'ed: the child leaves by `Function`. OSError with a sentence when a step failed.
     """
     reader, writer = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
-        _become(spec, streams, program, writer)
+        _become(spec, streams, program, writer, sync)
     os.close(writer)
     with open(reader, "rb") as file:
         failure = file.read()
@@ -44,10 +46,16 @@ def start(spec: Spec, streams: list[int], program: bytes) -> int:
     return pid
 
 
-def _become(spec: Spec, streams: list[int], program: bytes, writer: int) -> NoReturn:
+def _become(spec: Spec, streams: list[int], program: bytes, writer: int, sync: int | None) -> NoReturn:
     step = "prepare the process"
     try:
         os.setsid()
+        if spec.parked:
+            step = "give up its rights"
+            if not spec.rootless and sync is not None:
+                rights.leave_root(sync)
+            rights.drop()
+            step = "prepare the process"
         _default_signals()
         writer = _descriptors(streams, writer)
         os.umask(0o022)

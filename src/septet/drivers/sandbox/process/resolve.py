@@ -7,9 +7,11 @@ import posixpath
 import shutil
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from septet.drivers.sandbox.process.park import PARK, VARIABLE
 from septet.drivers.sandbox.process.settings import ProcessSettings
 from septet.drivers.sandbox.process.skeleton import RESOLVER, TASK_FILES, Skeleton
 from septet.drivers.sandbox.process.spec import Mount, Spec
@@ -171,6 +173,22 @@ class Resolver:
             masks=self.masks,
             proc_masks=self.proc_masks,
             pooled=True,
+        )
+
+    def parked(self, runtime: str, id: str, host: Host) -> Spec:
+        """An instance of the runtime with its interpreter started; InvalidInput when that is not there."""
+        container = Container(runtime=runtime, command=self._runtimes[runtime].command)
+        _, interpreter = self._runtime_mounts(container)
+        return replace(
+            self.generic(runtime, id, host),
+            command=resolve_command(container.command, interpreter.path if interpreter else "", RUNTIME_TARGET),
+            env={"PATH": _PATH, "HOME": "/tmp", "LANG": "C.UTF-8", VARIABLE: str(PARK)},  # noqa: S108
+            tmp_bytes=_MIB,
+            shm_bytes=_MIB,
+            rlimits=self.rlimits(container.limits, host.hard),
+            pooled=False,
+            parked=True,
+            trees=str(self._trees.folder()),
         )
 
     def rlimits(self, limits: Limits, hard: bool) -> dict[str, int]:

@@ -13,7 +13,7 @@ import shutil
 import stat
 from pathlib import Path
 
-from septet.drivers.sandbox.process.init import SANDBOX_ID
+from septet.drivers.sandbox.process.rights import SANDBOX_ID
 
 _FOLDERS = ("usr", "proc", "sys", "tmp", "run", "etc/ssl", "dev/shm", "function", "opt/septet/runtime", "var/tmp")
 _LINKED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")

@@ -44,6 +44,8 @@ class Spec:
     nowhere), `gateway` where the first process listens for the platform. With `wait` the process starts only
     after a "go". With `fork` the process that runs the command is a fork of the first one, not exec'ed: only where
     a zygote started that. A `pooled` one is generic: it waits behind its walls for the spec of its function.
+    A `parked` one has its interpreter running too, and waits for the rest: its `trees` is the host's folder of frozen
+    trees, which it lets go of before the function's code is reached, and the rest names its tree within it.
     Without `walls` nothing is mounted or dropped, and all paths are the host's.
     """
 
@@ -72,6 +74,8 @@ class Spec:
     link: bool = True
     fork: bool = False
     pooled: bool = False
+    parked: bool = False
+    trees: str = ""
 
     def within(self, cgroups: list[str]) -> Spec:
         return replace(self, cgroups=cgroups)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
+
+from septet.drivers.sandbox.process.instance import Instance
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICK = os.sysconf("SC_CLK_TCK")
 _PIDS_MAX = 4096
+_MIB = 1024 * 1024
 
 
 class Use(NamedTuple):
@@ -64,3 +69,17 @@ def _cpu(pid: int) -> float:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return sum(int(value) for value in fields[11:15]) / _TICK
     return 0.0
+
+
+async def watch(instances: Mapping[str, Instance], every: float) -> None:
+    """Kills whoever uses more memory than its limit, where the kernel does not."""
+    while True:
+        await asyncio.sleep(every)
+        for instance in list(instances.values()):
+            if not instance.pid or instance.ending:
+                continue
+            limit = instance.info.memory * _MIB
+            use = measure(instance.pid, limit)
+            instance.peak = max(instance.peak, use.memory)
+            if use.memory > limit:
+                instance.kill("memory")

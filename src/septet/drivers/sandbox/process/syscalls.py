@@ -24,6 +24,7 @@ MS_RDONLY = 0x1
 MS_NOSUID = 0x2
 MS_NODEV = 0x4
 MS_NOEXEC = 0x8
+MS_REMOUNT = 0x20
 MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
@@ -130,6 +131,11 @@ def pivot_into(root: str) -> None:
     _syscall("pivot_root", _PIVOT_ROOT, here, here)
     _check(_libc.umount2(b".", ctypes.c_int(MNT_DETACH)), "umount the old root")
     os.chdir("/")
+
+
+def unmount(target: str) -> None:
+    """Takes away a mount and what is mounted below it, at once for everybody who looks."""
+    _check(_libc.umount2(os.fsencode(target), ctypes.c_int(MNT_DETACH)), f"umount {target}")
 
 
 def prctl(option: int, value: int = 0) -> None:

@@ -1,0 +1,74 @@
+"""A parked instance: walls built and interpreter started before it is known whose function it will run.
+
+Until it is told, nothing but our own code has run in it. The function's process has given up its rights before its
+interpreter starts; the first process keeps its own a while longer, to mount the function's tree and its secrets,
+and gives them up before it says a word to the interpreter. That waits on descriptor 4 for
+`working directory NUL (name=value NUL)*`, up to the end of the stream (docs/add-a-runtime.md).
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import select
+import socket
+from collections.abc import Callable
+
+from septet.drivers.sandbox.process import mounts, process, rights
+from septet.drivers.sandbox.process.spec import Spec, decode
+
+PARK = 4
+VARIABLE = "SEPTET_PARK_FD"
+
+
+def wait(
+    parked: Spec,
+    control: socket.socket,
+    streams: list[int],
+    sync: int,
+    program: bytes,
+    listen: Callable[[Spec, socket.socket], None],
+) -> tuple[Spec, int]:
+    """Starts the interpreter, waits, and makes the instance the function's; returns its spec and the process's pid.
+
+    Ends this process, with the instance, when the platform lets go of it.
+    """
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    child = process.start(parked, [*streams, reader], program, sync)
+    os.close(reader)
+    os.close(sync)
+    control.send(b'{"op":"parked"}')
+    spec = _told(control, child)
+    mounts.furnish(spec)
+    listen(spec, control)
+    for name, value in spec.rlimits.items():
+        if name == "RLIMIT_NPROC":
+            resource.prlimit(child, resource.RLIMIT_NPROC, (value, value))
+    if not parked.rootless:
+        rights.become(parked.uid, parked.gid)
+    rights.drop(bounding=False)
+    words = [spec.working_directory or "/", *(f"{name}={value}" for name, value in spec.env.items())]
+    with open(writer, "wb") as pipe:
+        pipe.write(b"".join(word.encode("utf-8", "surrogateescape") + b"\0" for word in words))
+    return spec, child
+
+
+def _told(control: socket.socket, child: int) -> Spec:
+    """Waits for the spec; ends when nobody will send one, or when there is no process that could take it."""
+    descriptor = os.pidfd_open(child)
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    poller.register(control, select.POLLIN)
+    ready = [number for number, _ in poller.poll()]
+    os.close(descriptor)
+    if descriptor in ready:
+        raise OSError(errno.ESRCH, "the interpreter ended while it waited for a function")
+    data, descriptors, _, _ = socket.recv_fds(control, 4096, 1, socket.MSG_CMSG_CLOEXEC)
+    if not data:
+        os._exit(0)
+    if json.loads(data)["op"] != "become" or len(descriptors) != 1:
+        raise OSError(errno.ECANCELED, "it was stopped before it was started")
+    with open(descriptors[0], "rb") as file:
+        return decode(file.read())

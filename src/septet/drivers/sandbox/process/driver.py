@@ -210,11 +210,9 @@ class ProcessSandbox:
             labels=dict(request.labels),
             tier="pool" if prepared else "zygote" if zygote else "exec",
         )
-        self.starts[info.tier] = self.starts.get(info.tier, 0) + 1
         instance = Instance(request, info, host_id, group, self)
-        instance.walls, instance.egress = self._walls, egress
-        instance.launcher = zygote or self._launcher
-        self._instances[request.id] = instance
+        instance.walls, instance.egress, instance.launcher = self._walls, egress, zygote or self._launcher
+        self._enter(instance)
         try:
             if self._walls and not self._rootless:
                 instance.writable = [item.source for item in spec.mounts if item.writable]
@@ -228,6 +226,10 @@ class ProcessSandbox:
                 raise Unavailable(f"instance {request.id} could not be started: {error}") from error
             raise
         return info
+
+    def _enter(self, instance: Instance) -> None:
+        self._instances[instance.info.id] = instance
+        self.starts[instance.info.tier] = self.starts.get(instance.info.tier, 0) + 1
 
     def _check_egress(self, request: LaunchRequest) -> None:
         if not self._walls:

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from septet.drivers.sandbox.process import cgroup, doctor, ownership, plain, supervise
+from septet.drivers.sandbox.process import cgroup, doctor, ownership, plain, streams, supervise
 from septet.drivers.sandbox.process.egress import Egress, refuse
 from septet.drivers.sandbox.process.egress_rules import parse_allow
 from septet.drivers.sandbox.process.instance import Instance
@@ -176,11 +176,11 @@ class ProcessSandbox:
         if request.network.mode == "egress":
             self._check_egress(request)
         if self._walls and (parked := self._parking.take(request, self._info(request, "pool"))) is not None:
-            self._instances[request.id] = parked
-            self.starts["pool"] = self.starts.get("pool", 0) + 1
+            self._enter(parked)
             return parked.info
         egress = self._walls and request.network.mode == "egress"
         host_id = self.take_id()
+        prepared: Prepared | None = None
         try:
             spec = self._spec(request, host_id)
             zygote = self._zygotes.choose(request, spec)
@@ -192,17 +192,16 @@ class ProcessSandbox:
             group = self._group(request.id, container.limits, prepared)
         except OSError as error:
             self._ids.discard(host_id)
+            if prepared is not None:
+                prepared.zygote.kill(prepared.id)
             raise Unavailable(f"no control group for instance {request.id}: {error}") from error
         except BaseException:
             self._ids.discard(host_id)
             raise
-        tier: Tier = "pool" if prepared else "zygote" if zygote else "exec"
-        instance = self.begin(request, host_id, group, tier)
+        instance = self.begin(request, host_id, group, "pool" if prepared else "zygote" if zygote else "exec")
         info = instance.info
-        self.starts[info.tier] = self.starts.get(info.tier, 0) + 1
-        instance.egress = egress
-        instance.launcher = zygote or self._launcher
-        self._instances[request.id] = instance
+        instance.egress, instance.launcher = egress, zygote or self._launcher
+        self._enter(instance)
         try:
             if self._walls and not self._rootless:
                 instance.writable = [item.source for item in spec.mounts if item.writable]
@@ -238,6 +237,10 @@ class ProcessSandbox:
         instance.walls = self._walls
         instance.launcher = self._launcher
         return instance
+
+    def _enter(self, instance: Instance) -> None:
+        self._instances[instance.info.id] = instance
+        self.starts[instance.info.tier] = self.starts.get(instance.info.tier, 0) + 1
 
     def _check_egress(self, request: LaunchRequest) -> None:
         if not self._walls:
@@ -295,30 +298,12 @@ class ProcessSandbox:
 
     async def launch(self, instance: Instance, spec: Spec, prepared: Prepared | None = None) -> None:
         """Makes the descriptors, hands the child's ends to the launcher, and takes ours over."""
-        with contextlib.ExitStack() as undo:
-            child: list[int] = []
-            if prepared is None:
-                control, control_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-                child = [into_memory(spec), control_end.detach()]
-            else:
-                control = prepared.control
-            undo.enter_context(control)
-            pipes: list[tuple[int, OutputPipe]] = []
-            for stream in ("stdout", "stderr"):
-                reader, writer_end = os.pipe2(os.O_CLOEXEC)
-                if spec.walls and not spec.rootless:
-                    # /dev/stdout opens the pipe anew, as whoever the function runs as.
-                    os.fchown(writer_end, spec.uid, spec.gid)
-                child.append(writer_end)
-                pipes.append((reader, self._pipe(instance, stream)))
-            link = None
-            if spec.link:
-                link, link_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-                child.append(link_end.detach())
-            undo.pop_all()
+        made = streams.make(spec, lambda name: self._pipe(instance, name))
         if prepared is not None:
-            await self._take_over(instance, spec, prepared, (link, pipes), child)
+            await self._take_over(instance, spec, prepared, made)
             return
+        control, control_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        child = [into_memory(spec), control_end.detach(), *made.child]
         header = Header(
             id=spec.id,
             walls=spec.walls,
@@ -327,29 +312,22 @@ class ProcessSandbox:
             gid=spec.gid,
             family=self._resolver.family(instance.request),
         )
-        await instance.attach(control, link, pipes)
+        await instance.attach(control, made.link, made.pipes)
         launcher = instance.launcher
         assert launcher is not None
         launcher.launch(header, child)
 
-    async def _take_over(
-        self,
-        instance: Instance,
-        spec: Spec,
-        prepared: Prepared,
-        streams: tuple[socket.socket | None, list[tuple[int, OutputPipe]]],
-        child: list[int],
-    ) -> None:
+    async def _take_over(self, instance: Instance, spec: Spec, prepared: Prepared, made: streams.Streams) -> None:
         """One of the pool becomes the instance; from now on what happens to it happens to that."""
         prepared.instance = instance
         instance.launched_as, instance.pid = prepared.id, prepared.pid
-        await instance.attach(prepared.control, *streams)
+        await instance.attach(prepared.control, made.link, made.pipes)
         try:
-            tell(prepared, spec, child)
+            tell(prepared, spec, made.child)
         except OSError:
             instance.kill()  # it died just now; the zygote says when it is gone
         finally:
-            for descriptor in child:
+            for descriptor in made.child:
                 os.close(descriptor)
         if instance.egress:
             self._spawn(self._let_out(instance))

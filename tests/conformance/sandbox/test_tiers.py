@@ -16,7 +16,7 @@ from sandbox_clauses import connected, states, stopped, until
 
 TELL = """
 import json, os, random, signal, ssl, sys, time, uuid
-import logging, platform, tempfile, traceback
+import logging, platform, tempfile, threading, traceback
 seen = os.listdir("/tmp")
 open("/tmp/mine", "w").close()
 def read(name):
@@ -28,6 +28,12 @@ for name in os.listdir("/proc/self/fd"):
         fds[name] = os.readlink("/proc/self/fd/" + name)
     except OSError:
         pass
+def thread():
+    said = []
+    worker = threading.Thread(target=said.append, args=("ran",))
+    worker.start()
+    worker.join()
+    return said
 files = {str(getattr(m, "__file__", "")) for m in list(sys.modules.values())}
 names = {frame.filename for frame in traceback.extract_stack()}
 frames, frame = [], sys._getframe()
@@ -46,7 +52,7 @@ print("TELL " + json.dumps({
         [s.fileno(), s.encoding, s.errors, s.name, s.line_buffering] for s in (sys.stdin, sys.stdout, sys.stderr)
     ],
     "started": abs(logging._startTime - time.time()), "meta_path": [str(item) for item in sys.meta_path],
-    "cpu": time.process_time(), "status": [line for line in read("status").splitlines() if line.startswith(
+    "cpu": time.process_time(), "thread": thread(), "status": [line for line in read("status").splitlines() if line.startswith(
         ("Cap", "NoNewPrivs", "Seccomp", "SigIgn", "SigBlk", "Groups", "Uid"))],
 }), flush=True)
 time.sleep(60)
@@ -100,6 +106,7 @@ async def test_nothing_of_the_host_or_of_the_parent_shows(forked: ZygoteBed) -> 
     assert seen["septet"] == []
     assert seen["node"] == "septet"
     assert seen["started"] < 5
+    assert seen["thread"] == ["ran"]
     text = json.dumps({name: value for name, value in seen.items() if name != "environ"})
     for host in (str(forked.folder), str(Path(__file__).parents[3]), "memfd:", "ROOM"):
         assert host not in text

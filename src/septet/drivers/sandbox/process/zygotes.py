@@ -29,8 +29,16 @@ _PAUSE = 0.5
 _LONGEST_PAUSE = 60.0
 # An interpreter, or a library below it, reads these only while it starts.
 _AT_START = ("LC_", "LD_", "MALLOC_", "GLIBC_", "OPENSSL_", "LANGUAGE", "ASAN_", "PYTHON")
-# The last one makes room for the environment of a function, which is written over it.
-_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "ROOM": " " * 8192}  # noqa: S108
+_ENVIRONMENT = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "HOME": "/tmp",  # noqa: S108
+    "LANG": "C.UTF-8",
+    # The C library would register restartable sequences for each new thread as it could for the first one, and ends
+    # the process when the function's filter then refuses that.
+    "GLIBC_TUNABLES": "glibc.pthread.rseq=0",
+    # Room for the environment of a function, which is written over all this.
+    "ROOM": " " * 8192,
+}
 
 Heard = Callable[[dict[str, Any]], None]
 Lost = Callable[[LauncherProcess], None]

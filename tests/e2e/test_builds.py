@@ -318,3 +318,30 @@ def test_a_source_is_a_folder_a_file_a_zip_or_a_tar(platform: Platform, tmp_path
     assert done.returncode == 1
     assert "  | ERROR: No matching distribution found for nothing-of-this-name" in done.stderr, done.stderr
     assert done.stderr.count("No matching distribution") == 1, done.stderr
+
+
+GO_HELLO = """package function
+
+import "septet"
+
+func Handle(context septet.Context, request *septet.Request) (any, error) { return "%s", nil }
+"""
+
+
+def test_a_go_build_finds_what_earlier_builds_of_its_namespace_compiled(own_platform: Platform) -> None:
+    if not any(os.access(f"{folder}/go", os.X_OK) for folder in ("/usr/lib/go/bin", "/usr/local/go/bin", "/usr/bin")):
+        pytest.fail("no Go: apt install golang-go") if os.environ.get("CI") == "true" else pytest.skip("no Go")
+    platform = own_platform.start()
+    platform.api("PUT", "/namespaces/other", {})
+    kept = platform.data / "trees" / "kept"
+    took = {}
+    for name, text, namespace in (("a", "one", "default"), ("b", "two", "default"), ("c", "one", "other")):
+        begun = time.monotonic()
+        platform.deploy(name, {"function.go": GO_HELLO % text}, namespace, runtime="go", timeout=200)
+        took[name] = time.monotonic() - begun
+        assert platform.call(name, namespace=namespace).text == text
+        there = {path.name for path in kept.iterdir()}
+        assert there == ({"default.go"} if namespace == "default" else {"default.go", "other.go"})
+    assert took["b"] < took["a"] / 3, took
+    assert took["c"] > took["b"] * 3, f"another namespace compiles for itself, though the source is the same: {took}"
+    assert {path.stat().st_uid for path in kept.rglob("*")} == {os.geteuid()}

@@ -9,11 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from ordinary_user import REPOSITORY, SOURCE, home, prefix
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parents[1] / "e2e"))
-
-from ordinary_user import REPOSITORY, SOURCE, home, prefix
 
 
 @pytest.mark.root

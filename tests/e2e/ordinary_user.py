@@ -17,6 +17,7 @@ from pathlib import Path
 import septet
 
 USER = 54321
+REPOSITORY = Path(__file__).parents[2]
 SOURCE = str(Path(septet.__file__).parent.parent)
 BECOME = """
 import os, sys
@@ -49,9 +50,9 @@ os.execv(sys.argv[4], sys.argv[4:])
 
 
 @contextlib.contextmanager
-def home() -> Iterator[Path]:
+def home(name: str = "e2e") -> Iterator[Path]:
     """A folder that belongs to the ordinary user; nothing of it stays."""
-    base = Path("/var/tmp") / f"septet-e2e-{os.getpid()}"
+    base = Path("/var/tmp") / f"septet-{name}-{os.getpid()}"
     base.mkdir(mode=0o755)
     os.chown(base, USER, USER)
     try:
@@ -61,6 +62,6 @@ def home() -> Iterator[Path]:
 
 
 def prefix() -> tuple[str, ...]:
-    """What stands before the platform's command so that it runs without root's rights."""
-    folders = dict.fromkeys([SOURCE, sys.prefix, sys.base_prefix])
+    """What stands before a command so that it runs without root's rights."""
+    folders = dict.fromkeys([SOURCE, str(REPOSITORY), sys.prefix, sys.base_prefix])
     return (sys.executable, "-c", BECOME, SOURCE, str(USER), os.pathsep.join(folders))

@@ -1,13 +1,14 @@
 """A little internet for test_builds.py, which starts this file as root in a network namespace of its own.
 
-    here: 203.0.113.1, and the platform     far: 203.0.113.2, a package index that wants a name and a password
+    here: 203.0.113.1, and the platform     far: 203.0.113.2, package indexes that want a name and a password
 
-Prints one JSON object: what was seen.   private_index_world.py FOLDER
+Prints one JSON object: what was seen.   private_index_world.py FOLDER python|ruby
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import subprocess
@@ -16,7 +17,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -27,7 +28,7 @@ BASIC = base64.b64encode(f"{USER}:{CANARY}".encode()).decode()
 PACKAGE = "private-index-package"
 INDEX = """
 import http.server, pathlib, sys
-wheel, basic, record = pathlib.Path(sys.argv[1]), sys.argv[2], pathlib.Path(sys.argv[3])
+served, basic, record = pathlib.Path(sys.argv[1]), sys.argv[2], pathlib.Path(sys.argv[3])
 class Index(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         if self.headers.get("Authorization") != f"Basic {basic}":
@@ -38,9 +39,11 @@ class Index(http.server.BaseHTTPRequestHandler):
             return
         with record.open("a") as file:
             file.write(self.path + "\\n")
-        page = f'<a href="/{wheel.name}">{wheel.name}</a>'.encode()
-        data = wheel.read_bytes() if self.path.endswith(".whl") else page
-        self.send_response(200)
+        wanted = served / self.path.strip("/")
+        there = wanted.is_file()
+        self.send_response(200 if there or wanted.is_dir() else 404)
+        names = sorted(path.name for path in wanted.iterdir()) if wanted.is_dir() else []
+        data = wanted.read_bytes() if there else "".join(f'<a href="{name}">{name}</a>' for name in names).encode()
         self.send_header("Content-Type", "text/html")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
@@ -59,7 +62,25 @@ def handle(request, context):
 """
 
 
-def wheel(folder: Path) -> Path:
+LOOK_RUBY = """
+require "private_index_package"
+def handle(request, context)
+  return ENV.to_a.sort.inspect if request.path == "/env"
+  PRIVATE_WORD
+end
+"""
+GEM = """
+Gem::Specification.new do |spec|
+  spec.name, spec.version, spec.summary, spec.authors = "private-index-package", "1", "private", ["nobody"]
+  spec.files = ["lib/private_index_package.rb"]
+end
+"""
+
+
+def wheel(served: Path) -> None:
+    """Python's index: a folder of links for each project."""
+    folder = served / "simple" / PACKAGE
+    folder.mkdir(parents=True)
     path = folder / "private_index_package-1-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as file:
         info = "private_index_package-1.dist-info"
@@ -67,7 +88,44 @@ def wheel(folder: Path) -> Path:
         file.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {PACKAGE}\nVersion: 1\n")
         file.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         file.writestr(f"{info}/RECORD", "")
-    return path
+
+
+def gem(served: Path) -> None:
+    """Ruby's compact index: all versions, what each needs, and the gems."""
+    source, index = served.parent / "gem", served / "rubygems"
+    (source / "lib").mkdir(parents=True)
+    for name in ("info", "gems"):
+        (index / name).mkdir(parents=True)
+    (source / "lib" / "private_index_package.rb").write_text("PRIVATE_WORD = 'from the private index'\n")
+    (source / "it.gemspec").write_text(GEM)
+    made = index / "gems" / f"{PACKAGE}-1.gem"
+    subprocess.run(["gem", "build", "-q", "it.gemspec", "-o", str(made)], cwd=source, check=True, capture_output=True)
+    info = f"---\n1 |checksum:{hashlib.sha256(made.read_bytes()).hexdigest()}\n"
+    (index / "info" / PACKAGE).write_text(info)
+    seen = hashlib.md5(info.encode(), usedforsecurity=False).hexdigest()
+    (index / "versions").write_text(f"created_at: 2024-01-01T00:00:00Z\n---\n{PACKAGE} 1 {seen}\n")
+
+
+class Language(NamedTuple):
+    """How a private package is asked for: the source, the secret that opens the index, and what does not."""
+
+    files: dict[str, str]
+    secret: dict[str, str]
+    closed: dict[str, str]
+
+
+LANGUAGES = {
+    "python": Language(
+        {"main.py": LOOK, "requirements.txt": f"{PACKAGE}\n"},
+        {"PIP_INDEX_URL": f"http://{USER}:{CANARY}@203.0.113.2/simple", "PIP_TRUSTED_HOST": "203.0.113.2"},
+        {"PIP_INDEX_URL": "http://203.0.113.2/simple"},
+    ),
+    "ruby": Language(
+        {"main.rb": LOOK_RUBY, "Gemfile": f'source "http://203.0.113.2/rubygems"\ngem "{PACKAGE}"\n'},
+        {"BUNDLE_203__0__113__2": f"{USER}:{CANARY}"},
+        {"BUNDLE_RETRY": "0"},
+    ),
+}
 
 
 def started(*command: str) -> subprocess.Popen[bytes]:
@@ -106,10 +164,10 @@ def processes(text: bytes) -> Iterator[str]:
             yield f"process {words[:200]!r}"
 
 
-def deploy(platform: Platform, name: str, **spec: Any) -> tuple[str, set[str]]:
+def deploy(platform: Platform, name: str, files: dict[str, str], **spec: Any) -> tuple[str, set[str]]:
     """How the revision ended, and which command lines held the password meanwhile."""
     seen: set[str] = set()
-    platform.apply(name, {"main.py": LOOK, "requirements.txt": f"{PACKAGE}\n"}, **spec)
+    platform.apply(name, files, **spec)
     end = time.monotonic() + 60
     while time.monotonic() < end:
         seen |= set(processes(CANARY.encode())) | set(processes(BASIC.encode()))
@@ -121,13 +179,12 @@ def deploy(platform: Platform, name: str, **spec: Any) -> tuple[str, set[str]]:
     raise AssertionError(f"{name} did not end: {function['status']}")
 
 
-def look(platform: Platform, folder: Path, record: Path) -> dict[str, object]:
-    index = f"http://{USER}:{CANARY}@203.0.113.2/simple"
-    data = {"PIP_INDEX_URL": base64.b64encode(index.encode()).decode()}
-    data["PIP_TRUSTED_HOST"] = base64.b64encode(b"203.0.113.2").decode()
+def look(platform: Platform, folder: Path, record: Path, runtime: str) -> dict[str, object]:
+    files, secret, closed = LANGUAGES[runtime]
+    data = {key: base64.b64encode(value.encode()).decode() for key, value in secret.items()}
     platform.api("PUT", "/namespaces/default/secrets/index", {"data": data})
-    _, shown = deploy(platform, "private", build={"secret": "index"})
-    wrong, _ = deploy(platform, "open", build={"env": {"PIP_INDEX_URL": "http://203.0.113.2/simple"}})
+    _, shown = deploy(platform, "private", files, runtime=runtime, build={"secret": "index"})
+    wrong, _ = deploy(platform, "open", files, runtime=runtime, build={"env": closed})
     log = platform.request("GET", "/septet/v1/namespaces/default/functions/private/revisions/private-00001/build-log")
     answer = platform.call("private").text
     told = platform.request("GET", "/septet/v1/namespaces/default/functions/private/logs").body
@@ -145,16 +202,17 @@ def look(platform: Platform, folder: Path, record: Path) -> dict[str, object]:
     return {"answer": answer, "asked": asked, "log": log.text, "found": found, "wrong": wrong, "planted": planted}
 
 
-def main(folder: Path) -> None:
-    record = folder / "asked.txt"
+def main(folder: Path, runtime: str) -> None:
+    record, served = folder / "asked.txt", folder / "served"
+    {"python": wheel, "ruby": gem}[runtime](served)
     far = started("unshare", "--net", "--", "sh", "-c", "echo; exec sleep 300")
     connect(far.pid)
     inside = ["nsenter", "-t", str(far.pid), "-n", sys.executable, "-c", INDEX]
-    index = started(*inside, str(wheel(folder)), BASIC, str(record))
+    index = started(*inside, str(served), BASIC, str(record))
     (folder / "tmp").mkdir()
     try:
         with Platform(folder / "data", env={"TMPDIR": str(folder / "tmp"), "PIP_NO_INDEX": ""}) as platform:
-            print(json.dumps(look(platform, folder, record)))
+            print(json.dumps(look(platform, folder, record, runtime)))
     finally:
         for child in (index, far):
             child.kill()
@@ -163,4 +221,4 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     assert os.geteuid() == 0
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -264,10 +264,23 @@ def test_a_hostile_archive_is_refused(platform: Platform) -> None:
     assert "../../etc/passwd" in message, message
 
 
+GO_FOLDERS = ("/usr/lib/go/bin", "/usr/local/go/bin", "/usr/bin")
+
+
+def need(program: str, package: str, *folders: str) -> None:
+    """Skips without the program, and fails in CI."""
+    if shutil.which(program, path=os.pathsep.join((os.environ["PATH"], *folders))) is None:
+        why = f"no {program} here: apt install {package}"
+        pytest.fail(why) if os.environ.get("CI") == "true" else pytest.skip(why)
+
+
 @pytest.mark.root
-def test_credentials_of_a_private_index_exist_only_during_the_build(tmp_path: Path) -> None:
+@pytest.mark.parametrize("runtime", ["python", "ruby"])
+def test_credentials_of_a_private_index_exist_only_during_the_build(tmp_path: Path, runtime: str) -> None:
     """In a little internet of its own, where an index wants a name and a password (private_index_world.py)."""
-    command = ["unshare", "--net", "--mount", "--", sys.executable, str(WORLD), str(tmp_path)]
+    if runtime == "ruby":
+        need("bundle", "bundler")
+    command = ["unshare", "--net", "--mount", "--", sys.executable, str(WORLD), str(tmp_path), runtime]
     paths = os.pathsep.join(path for path in sys.path if path)
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, "PYTHONPATH": paths})
     assert done.returncode == 0, done.stderr[-4000:]
@@ -318,3 +331,29 @@ def test_a_source_is_a_folder_a_file_a_zip_or_a_tar(platform: Platform, tmp_path
     assert done.returncode == 1
     assert "  | ERROR: No matching distribution found for nothing-of-this-name" in done.stderr, done.stderr
     assert done.stderr.count("No matching distribution") == 1, done.stderr
+
+
+GO_HELLO = """package function
+
+import "septet"
+
+func Handle(context septet.Context, request *septet.Request) (any, error) { return "%s", nil }
+"""
+
+
+def test_a_go_build_finds_what_earlier_builds_of_its_namespace_compiled(own_platform: Platform) -> None:
+    need("go", "golang-go", *GO_FOLDERS)
+    platform = own_platform.start()
+    platform.api("PUT", "/namespaces/other", {})
+    kept = platform.data / "trees" / "kept"
+    took = {}
+    for name, text, namespace in (("a", "one", "default"), ("b", "two", "default"), ("c", "one", "other")):
+        begun = time.monotonic()
+        platform.deploy(name, {"function.go": GO_HELLO % text}, namespace, runtime="go", timeout=200)
+        took[name] = time.monotonic() - begun
+        assert platform.call(name, namespace=namespace).text == text
+        there = {path.name for path in kept.iterdir()}
+        assert there == ({"default.go"} if namespace == "default" else {"default.go", "other.go"})
+    assert took["b"] < took["a"] / 3, took
+    assert took["c"] > took["b"] * 3, f"another namespace compiles for itself, though the source is the same: {took}"
+    assert {path.stat().st_uid for path in kept.rglob("*")} == {os.geteuid()}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -15,9 +16,10 @@ from septet.build.archive import extract
 from septet.build.cache import BuildCache
 from septet.build.log import BuildLog
 from septet.build.members import ArchiveLimits
-from septet.build.plan import ALWAYS, CODE, RUNTIME, cache_key, plan, resolve
+from septet.build.plan import ALWAYS, CACHE, CODE, RUNTIME, cache_key, plan, resolve
 from septet.build.surroundings import ALONE, surroundings
 from septet.build.task import MIB, TaskRunner
+from septet.build.turns import Turns
 from septet.model.errors import BuildFailed, InvalidInput, NotFound
 from septet.model.function import FunctionTemplate, Limits, Network
 from septet.model.instance import InstanceExit
@@ -33,7 +35,8 @@ NOT_FOUND = 127
 @dataclass(frozen=True)
 class BuildSettings:
     """Builds at a time, the limits of each (MiB, cores, processes), and what every build finds in its environment
-    (indexes, certificates). `output` is what one step may print, `log` what is kept of a build's log, in bytes."""
+    (indexes, certificates). `output` is what one step may print, `log` what is kept of a build's log, `cache` what
+    stays of a tool's cache in each namespace, `caches` of all of them, in bytes."""
 
     at_once: int = 2
     memory: int = 2048
@@ -42,6 +45,8 @@ class BuildSettings:
     tmp: int = 1024
     output: int = 16 * MIB
     log: int = 2 * MIB
+    cache: int = 1024 * MIB
+    caches: int = 8192 * MIB
     tail_lines: int = 60
     archive: ArchiveLimits = field(default_factory=ArchiveLimits)
     env: Mapping[str, str] = field(default_factory=dict)
@@ -58,6 +63,12 @@ class _Job(NamedTuple):
     template: FunctionTemplate
     secrets: Mapping[str, str]
     log: BuildLog
+
+    @property
+    def cache(self) -> str:
+        """The kept tree of the runtime's tool in this namespace, and in no other: who may build in a namespace can
+        write what its next build reads."""
+        return f"{self.namespace}.{self.runtime.name}"
 
 
 class SourceBuilder:
@@ -82,7 +93,7 @@ class SourceBuilder:
         self._salt = salt
         self._settings = settings
         self._room = asyncio.Semaphore(settings.at_once)
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._turns = Turns()
 
     async def build(
         self, namespace: str, name: str, template: FunctionTemplate, secrets: dict[str, str], progress: Progress
@@ -93,28 +104,41 @@ class SourceBuilder:
                 f"there is no runtime {template.runtime!r}", hint=f"choose one of: {', '.join(sorted(self._runtimes))}"
             )
         # The first look at a runtime runs its interpreter.
-        salt = await asyncio.to_thread(self._salt, runtime)
+        salt = dict(await asyncio.to_thread(self._salt, runtime))
+        if runtime.keeps_cache:
+            # The result depends on what the namespace's earlier builds left: no other may be given it.
+            salt["namespace"] = namespace
         key = cache_key(runtime, template, secrets, salt)
-        lock = self._locks.setdefault(key, asyncio.Lock())
-        try:
-            async with lock:
-                if kept := await self._kept(key):
-                    progress("from the build cache")
-                    return kept
-                log = BuildLog(
-                    secrets.values(),
-                    [*self._settings.env.values(), *template.build.env.values()],
-                    progress,
-                    self._settings.log,
-                )
-                job = _Job(namespace, name, f"build-{key[:24]}", runtime, template, secrets, log)
-                async with self._room:
-                    artifact = await self._make(job)
-                self._cache.put(key, artifact)
-                return artifact
-        finally:
-            if not lock.locked():
-                self._locks.pop(key, None)
+        async with self._turns.of(key):
+            if kept := await self._kept(key):
+                progress("from the build cache")
+                return kept
+            log = BuildLog(
+                secrets.values(),
+                [*self._settings.env.values(), *template.build.env.values()],
+                progress,
+                self._settings.log,
+            )
+            job = _Job(namespace, name, f"build-{key[:24]}", runtime, template, secrets, log)
+            async with self._cache_of(job), self._room:
+                artifact = await self._make(job)
+            self._cache.put(key, artifact)
+            return artifact
+
+    @contextlib.asynccontextmanager
+    async def _cache_of(self, job: _Job) -> AsyncIterator[None]:
+        """One build at a time writes into a cache: instances run under users of their own. Whoever waits holds no
+        room, so that another namespace's builds go on."""
+        if not job.runtime.keeps_cache:
+            yield
+            return
+        async with self._turns.of(job.cache):
+            await self._trees.keep(job.cache)
+            try:
+                yield
+            finally:
+                share = self._settings.caches // len(await self._trees.kept())
+                await self._trees.trim(job.cache, min(share, self._settings.cache))
 
     async def _kept(self, key: str) -> Artifact | None:
         """What this build made before, if both its tree and its log are still there."""
@@ -177,6 +201,8 @@ class SourceBuilder:
     def _request(self, job: _Job, step: RuntimeBuild) -> LaunchRequest:
         settings = self._settings
         host = surroundings(settings.env)
+        cache = (Volume(tree=job.cache, target=CACHE, writable=True),) if step.cache else ()
+        where = {step.cache: CACHE} if step.cache else {}
         return LaunchRequest(
             id=_task_id(),
             namespace=job.namespace,
@@ -190,9 +216,9 @@ class SourceBuilder:
                     name="build",
                     runtime=job.runtime.name,
                     command=resolve(step.command),
-                    env={"HOME": "/tmp", **host.env, **job.template.build.env, **job.secrets},  # noqa: S108
+                    env={"HOME": "/tmp", **host.env, **job.template.build.env, **job.secrets, **where},  # noqa: S108
                     files=host.files,
-                    volumes=(Volume(tree=job.work, target="/function", writable=True),),
+                    volumes=(Volume(tree=job.work, target="/function", writable=True), *cache),
                     working_directory=CODE,
                     limits=Limits(memory=settings.memory, cpu=settings.cpu, pids=settings.pids, tmp=settings.tmp),
                 ),

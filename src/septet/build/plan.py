@@ -15,6 +15,7 @@ from septet.model.runtime import Runtime, RuntimeBuild
 CODE = "/function/code"
 DEPS = "/function/deps"
 RUNTIME = "/opt/septet/runtime"
+CACHE = "/cache"
 ALWAYS = "*"
 
 

@@ -17,7 +17,7 @@ from septet.control.settings import ControlSettings
 from septet.control.status import Statuses
 from septet.model.errors import Conflict, NotFound
 from septet.model.function import Function, Revision
-from septet.model.objects import Token
+from septet.model.objects import Namespace, Token
 from septet.policy import retention
 from septet.ports.blobs import Blobs, Trees
 from septet.ports.clock import Clock
@@ -60,6 +60,7 @@ class Collector:
         self._clock = clock
         self._settings = settings
         self._unused: dict[str, float] = {}
+        self._sharing = 0
         self._deleted: set[tuple[str, str]] = set()
         mirror.listen(self._changed)
 
@@ -83,7 +84,11 @@ class Collector:
             await _breathe(number)
             await self._finish(function)
         await self._tokens()
-        await self._bytes()
+        if not self._deployer.building:
+            # While a build runs nothing is taken away: it may be about to use what is there.
+            await self._bytes()
+        if not self._deployer.building:
+            await self._caches()
 
     def _changed(self, change: Change) -> None:
         if change.type == "delete" and isinstance(change.obj, Function):
@@ -178,10 +183,7 @@ class Collector:
                     continue
 
     async def _bytes(self) -> None:
-        """Blobs and trees that nothing has referred to for long. While a build runs nothing is taken away: it may
-        be about to use what is there."""
-        if self._deployer.building:
-            return
+        """Blobs and trees that nothing has referred to for long."""
         used: set[str] = set()
         for function in self._mirror.all(Function):
             used.add(function.spec.template.source)
@@ -197,6 +199,19 @@ class Collector:
             if since is not None and now - since >= self._settings.keep_unused:
                 await delete(digest)
                 del self._unused[digest]
+
+    async def _caches(self) -> None:
+        """What builds keep for a namespace goes with it; with every further one, each may keep less."""
+        alive = {namespace.meta.name for namespace in self._mirror.all(Namespace)}
+        kept = set(await self._trees.kept())
+        for name in sorted(kept):
+            if name.partition(".")[0] not in alive:
+                await self._trees.trim(name, 0)
+                kept.discard(name)
+        if len(kept) > self._sharing:
+            for name in sorted(kept):
+                await self._trees.trim(name, self._settings.caches // len(kept))
+        self._sharing = len(kept)
 
 
 async def _breathe(number: int) -> None:

@@ -43,6 +43,8 @@ class ControlSettings:
     """How long a revision is unused before it may be retired."""
     keep_unused: float = 3600.0
     """How long a blob or a tree that nothing refers to is kept: an upload comes before its function."""
+    caches: int = 8 << 30
+    """What the caches of all namespaces' build tools may take together, in bytes."""
     keep_expired: float = 86400.0
     """How long an expired token is kept, so that its holder learns that it has expired."""
     lease: float = 15.0

@@ -10,12 +10,15 @@ from septet.model.instance import Protocol
 class RuntimeBuild(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One way to install dependencies: when `when` (a file name in the source) exists, run `command` in the
     build sandbox; "*" applies to every source, after the one whose file is there. `{code}`, `{deps}`,
-    `{runtime}` and `{interpreter}` are replaced by paths inside it. An `offline` build gets no network."""
+    `{runtime}` and `{interpreter}` are replaced by paths inside it. An `offline` build gets no network. `cache` is
+    the variable that tells the build's tool where its cache is: a folder that all builds of a namespace share, one at
+    a time."""
 
     when: str
     offline: bool = False
     command: tuple[str, ...]
     needs: tuple[str, ...] = ()
+    cache: str = ""
 
 
 class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -45,3 +48,8 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     builds: tuple[RuntimeBuild, ...] = ()
     paths: tuple[str, ...] = ()
     install_hint: str = ""
+
+    @property
+    def keeps_cache(self) -> bool:
+        """Whether a build of it leaves something for the next one."""
+        return any(build.cache for build in self.builds)

@@ -70,6 +70,25 @@ class Trees(Protocol):
         """Removes a tree in the making; of an unknown one, nothing happens."""
         ...
 
+    async def keep(self, name: str) -> Path:
+        """A writable tree that stays, with what earlier tasks left in it; `working` finds it too.
+
+        trees.3  It outlives the process. Nothing in it counts: any of it may be gone the next time.
+        """
+        ...
+
+    async def trim(self, name: str, limit: int) -> int:
+        """Takes the files that were changed longest ago out of a kept tree until the rest takes at most `limit`
+        bytes of disk (0: nothing of it stays), and returns what the rest takes. Links are not followed.
+
+        Nobody may write into the tree meanwhile.
+        """
+        ...
+
+    async def kept(self) -> list[str]:
+        """The names of all kept trees."""
+        ...
+
     def path(self, digest: str) -> Path:
         """Where a frozen tree stands on this host, for drivers of the same host; NotFound."""
         ...

@@ -79,6 +79,15 @@ class Folders:
     async def discard(self, work: str) -> None:
         raise AssertionError("a sandbox discards no trees")
 
+    async def keep(self, name: str) -> Path:
+        raise AssertionError("a sandbox keeps no trees")
+
+    async def trim(self, name: str, limit: int) -> int:
+        raise AssertionError("a sandbox trims no trees")
+
+    async def kept(self) -> list[str]:
+        raise AssertionError("a sandbox asks for no trees")
+
     async def delete(self, digest: str) -> None:
         raise AssertionError("a sandbox deletes no trees")
 

@@ -160,6 +160,13 @@ async def test_a_task_writes_its_tree(bed: ProcessBed) -> None:
     assert {(tree / name).stat().st_uid for name in ("", "deps", "deps/a")} == {os.getuid()}
 
 
+async def test_only_a_task_writes_into_a_tree(bed: ProcessBed) -> None:
+    bed.trees.made["work"] = bed.folder
+    container = Container(command=("true",), volumes=(Volume(tree="work", target="/function", writable=True),))
+    with pytest.raises(InvalidInput, match="only a task"):
+        await bed.driver.start(bed.request("serves", container=container))
+
+
 async def test_exit_of_a_task(bed: ProcessBed) -> None:
     done = await run(bed, "seven", "raise SystemExit(7)")
     assert (done.code, done.signal, done.asked) == (7, None, False)

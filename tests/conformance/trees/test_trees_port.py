@@ -84,11 +84,17 @@ class TakesAnything(DirectoryTrees):
             return "tree:" + "0" * 64
 
 
+class KeepsNothing(DirectoryTrees):
+    async def keep(self, name: str) -> Path:
+        return await self.create(name)
+
+
 BROKEN: dict[str, type[DirectoryTrees]] = {
     "names_contents_targets_and_execute_bits_count": CountsBytesOnly,
     "owners_times_and_other_modes_do_not_count": CountsTimes,
     "privileges_and_write_bits_go": KeepsModes,
     "anything_else_is_refused": TakesAnything,
+    "a_kept_tree_outlives_the_process_within_its_bytes": KeepsNothing,
 }
 
 
@@ -192,3 +198,16 @@ def test_shut_directories_are_no_way_to_stay(nobodys: Path) -> None:
 
 def test_the_suite_has_a_broken_driver_for_each_check() -> None:
     assert set(BROKEN) == {clause.check.__name__ for clause in tree_clauses.suite.clauses}
+
+
+async def test_a_kept_tree_of_an_odd_shape_goes_as_a_whole(bed: TreeBed) -> None:
+    deep = await bed.trees.keep("deep")
+    for _ in range(40):
+        deep /= "d"
+    deep.mkdir(parents=True)
+    assert await bed.trees.trim("deep", 1 << 30) == 0
+    wide = await bed.trees.keep("wide")
+    for number in range(50):
+        (wide / f"{number}").mkdir()
+    assert await bed.trees.trim("wide", 100_000) == 0, "folders alone take more"
+    assert await bed.trees.kept() == []

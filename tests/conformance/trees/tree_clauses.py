@@ -136,6 +136,36 @@ async def anything_else_is_refused(bed: TreeBed) -> None:
     assert list((bed.root / "gone").iterdir()) == []
 
 
+@suite.clause("trees.3")
+async def a_kept_tree_outlives_the_process_within_its_bytes(bed: TreeBed) -> None:
+    root = await bed.trees.keep("kept")
+    outside = bed.root.parent / "outside"
+    outside.write_bytes(bytes(50_000))
+    (root / "folder").mkdir()
+    for number in range(4):
+        (root / "folder" / f"{number}").write_bytes(bytes(20_000))
+        os.utime(root / "folder" / f"{number}", (1000 + number, 1000 + number))
+    (root / "link").symlink_to(outside)
+    os.utime(root / "link", (1, 1), follow_symlinks=False)
+    await bed.trees.create("work")
+    bed.reopen()
+    assert await bed.trees.keep("kept") == bed.trees.working("kept") == root
+    assert await bed.trees.kept() == ["kept"]
+    whole = await bed.trees.trim("kept", 1 << 30)
+    assert len(list(root.rglob("*"))) == 6
+    assert 70_000 < await bed.trees.trim("kept", whole - 25_000) <= whole - 25_000
+    assert sorted(path.name for path in root.rglob("*")) == ["1", "2", "3", "folder"], "the oldest go"
+    assert outside.stat().st_size == 50_000
+    await raises(NotFound, bed.trees.freeze("kept"))
+    assert await bed.trees.trim("kept", 0) == 0
+    assert await bed.trees.kept() == []
+    await raises(NotFound, _working(bed, "kept"))
+
+
+async def _working(bed: TreeBed, name: str) -> Path:
+    return bed.trees.working(name)
+
+
 async def in_the_making(bed: TreeBed) -> None:
     """What has no number: `create`, `working`, `discard`, `delete`, `path`."""
     root = await bed.trees.create("work")

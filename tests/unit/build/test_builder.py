@@ -34,6 +34,7 @@ PIP = RuntimeBuild(when="requirements.txt", command=("pip", "install", "--target
 PROJECT = RuntimeBuild(when="pyproject.toml", command=("pip", "install", "--target", "{deps}", "{code}"))
 COMPILE = RuntimeBuild(when="*", command=("compile",))
 PYTHON = Runtime(name="python", builds=(PIP, PROJECT, COMPILE))
+KEEPS = Runtime(name="keeps", builds=(RuntimeBuild(when="*", command=("make",), cache="MAKECACHE"),))
 
 
 class FolderBlobs:
@@ -73,6 +74,7 @@ class FolderBlobs:
 class FolderTrees:
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.trimmed: list[tuple[str, int]] = []
 
     async def create(self, work: str) -> Path:
         (self.root / work).mkdir()
@@ -87,7 +89,10 @@ class FolderTrees:
     async def freeze(self, work: str) -> str:
         names = sorted(str(p.relative_to(self.root / work)) for p in (self.root / work).rglob("*"))
         digest = f"tree:{hashlib.sha256(repr(names).encode()).hexdigest()}"
-        (self.root / work).rename(self.root / digest)
+        if (self.root / digest).exists():
+            await self.discard(work)
+        else:
+            (self.root / work).rename(self.root / digest)
         return digest
 
     async def discard(self, work: str) -> None:
@@ -97,6 +102,17 @@ class FolderTrees:
         if not (self.root / digest).exists():
             raise NotFound(digest)
         return self.root / digest
+
+    async def keep(self, name: str) -> Path:
+        (self.root / name).mkdir(exist_ok=True)
+        return self.root / name
+
+    async def trim(self, name: str, limit: int) -> int:
+        self.trimmed.append((name, limit))
+        return 0
+
+    async def kept(self) -> list[str]:
+        return [p.name for p in self.root.iterdir() if "." in p.name]
 
     async def delete(self, digest: str) -> None:
         (self.root / digest).rename(self.root / f"gone-{digest}")
@@ -188,7 +204,7 @@ class Workshop:
             trees=self.trees,
             tasks=self.sandbox.tasks,
             cache=BuildCache(root / "cache", self.trees),
-            runtimes={"python": PYTHON},
+            runtimes={"python": PYTHON, "keeps": KEEPS},
             salt=lambda runtime: salt,
             settings=BuildSettings(env={"PIP_INDEX_URL": "index"}),
         )
@@ -310,3 +326,43 @@ async def test_a_cache_entry_without_its_tree_is_no_entry(shop: Workshop) -> Non
     await shop.trees.delete(first)
     assert await shop.build(template) == first
     assert len(shop.sandbox.requests) == 2
+
+
+def cache_of(request: LaunchRequest) -> list[str]:
+    return [volume.tree for volume in request.containers[0].volumes if volume.target == "/cache"]
+
+
+async def test_a_tools_cache_is_its_namespaces_alone(shop: Workshop) -> None:
+    template = msgspec.structs.replace(
+        await shop.template(Build(env={"MAKECACHE": "/function"}), a="1"), runtime="keeps"
+    )
+    for namespace in ("one", "two", "one"):
+        await shop.builder.build(namespace, "hello", template, {"MAKECACHE": "/function"}, shop.lines.append)
+    assert [cache_of(request) for request in shop.sandbox.requests] == [["one.keeps"], ["two.keeps"]], (
+        "what one namespace's cache was part of is not another's"
+    )
+    assert {request.containers[0].env["MAKECACHE"] for request in shop.sandbox.requests} == {"/cache"}
+    assert shop.trees.trimmed == [("one.keeps", 1 << 30), ("two.keeps", 1 << 30)]
+    await shop.build(await shop.template(a="1"))
+    assert cache_of(shop.sandbox.requests[-1]) == []
+
+
+async def test_one_build_at_a_time_writes_into_a_cache(tmp_path: Path) -> None:
+    shop = Workshop(tmp_path, lambda request, say: None, {})
+    templates = [msgspec.structs.replace(await shop.template(a=text), runtime="keeps") for text in "123"]
+    builds = {
+        name: asyncio.create_task(shop.builder.build(namespace, name, template, {}, shop.lines.append))
+        for name, namespace, template in zip("abc", ("one", "one", "two"), templates, strict=True)
+    }
+    while len(shop.sandbox.requests) < 2:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)
+    running = {cache_of(request)[0]: request.function for request in shop.sandbox.requests}
+    assert len(shop.sandbox.requests) == 2 and set(running) == {"one.keeps", "two.keeps"}
+    builds[running["one.keeps"]].cancel()
+    while len(shop.sandbox.requests) < 3:
+        await asyncio.sleep(0.01)
+    assert cache_of(shop.sandbox.requests[-1]) == ["one.keeps"]
+    for build in builds.values():
+        build.cancel()
+    await asyncio.gather(*builds.values(), return_exceptions=True)

@@ -223,11 +223,22 @@ class FakeStorage:
         self.held: dict[str, bytes] = {}
         self.gone: set[str] = set()
         """Digests that nobody has; of any other, there is something."""
+        self.caches: list[str] = []
+        self.trimmed: list[tuple[str, int]] = []
 
     async def size(self, digest: str) -> int:
         if digest in self.gone:
             raise NotFound(digest)
         return len(self.held.get(digest, b"bytes"))
+
+    async def kept(self) -> list[str]:
+        return list(self.caches)
+
+    async def trim(self, name: str, limit: int) -> int:
+        self.trimmed.append((name, limit))
+        if not limit:
+            self.caches.remove(name)
+        return limit
 
     async def put_bytes(self, data: bytes) -> str:
         digest = "sha256:" + hashlib.sha256(data).hexdigest()

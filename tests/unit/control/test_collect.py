@@ -80,6 +80,19 @@ async def test_unused_bytes_go_after_a_while_and_used_ones_stay(world: World) ->
 
 
 @virtual
+async def test_what_builds_keep_goes_with_its_namespace_and_is_shared_out(world: World) -> None:
+    await world.namespace("default")
+    await world.start(sweep=10.0, caches=1000)
+    world.trees.caches = ["default.go", "gone.go"]
+    await asyncio.sleep(35)
+    assert world.trees.trimmed == [("gone.go", 0), ("default.go", 1000)]
+    await world.namespace("second")
+    world.trees.caches = ["default.go", "second.go"]
+    await asyncio.sleep(35)
+    assert world.trees.trimmed[2:] == [("default.go", 500), ("second.go", 500)]
+
+
+@virtual
 async def test_nothing_is_taken_away_while_a_build_runs(world: World) -> None:
     await world.start(sweep=10.0, keep_unused=50.0)
     world.builder.delay = 400.0

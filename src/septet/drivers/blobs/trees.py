@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from septet.drivers.blobs.durable import disk_errors, sync_directory
+from septet.drivers.blobs.trimming import shrink
 from septet.model.errors import InvalidInput, NotFound
 
 _DIGEST = re.compile(r"tree:([0-9a-f]{64})")
@@ -23,7 +24,8 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class DirectoryTrees:
-    """`<root>/frozen/<digest>` and `<root>/work/<name>`; what is being removed stands in `<root>/gone`.
+    """`<root>/frozen/<digest>`, `<root>/work/<name>` and `<root>/kept/<name>`; what is being removed stands in
+    `<root>/gone`.
 
     What an earlier process left in the making is removed when this is made: nobody goes on with it.
     """
@@ -31,9 +33,10 @@ class DirectoryTrees:
     def __init__(self, root: Path) -> None:
         self._frozen = root / "frozen"
         self._work = root / "work"
+        self._kept = root / "kept"
         self._gone = root / "gone"
         with disk_errors("making the tree directory"):
-            for folder in (root, self._frozen, self._work, self._gone):
+            for folder in (root, self._frozen, self._work, self._kept, self._gone):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             for left in self._work.iterdir():
                 self._discard(left)
@@ -51,18 +54,35 @@ class DirectoryTrees:
 
     def working(self, work: str) -> Path:
         path = self._place(work)
-        if not path.is_dir():
-            raise NotFound(f"there is no tree in the making named {work!r}")
-        return path
+        for found in (path, self._kept / work):
+            if found.is_dir():
+                return found
+        raise NotFound(f"there is no tree in the making named {work!r}")
 
     async def freeze(self, work: str) -> str:
-        path = self.working(work)
+        path = self._place(work)
+        if not path.is_dir():
+            raise NotFound(f"there is no tree in the making named {work!r}")
         with disk_errors("freezing a tree"):
             return await asyncio.to_thread(self._freeze, path)
 
     async def discard(self, work: str) -> None:
         with disk_errors("removing a tree"):
             await asyncio.to_thread(self._discard, self._place(work))
+
+    async def keep(self, name: str) -> Path:
+        path = self._kept / self._place(name).name
+        with disk_errors("making a tree"):
+            path.mkdir(mode=0o700, exist_ok=True)
+        return path
+
+    async def trim(self, name: str, limit: int) -> int:
+        path = self._kept / self._place(name).name
+        with disk_errors("trimming a tree"):
+            return await asyncio.to_thread(self._trim, path, limit)
+
+    async def kept(self) -> list[str]:
+        return await asyncio.to_thread(lambda: [path.name for path in self._kept.iterdir()])
 
     def path(self, digest: str) -> Path:
         found = _DIGEST.fullmatch(digest)
@@ -104,6 +124,12 @@ class DirectoryTrees:
             target.chmod(0o555)
             sync_directory(self._frozen)
         return f"tree:{digest}"
+
+    def _trim(self, path: Path, limit: int) -> int:
+        if limit and path.is_dir() and (left := shrink(path, limit)) is not None:
+            return left
+        self._discard(path)
+        return 0
 
     def _discard(self, path: Path) -> None:
         """Out of sight in one step, then away: a crash in between leaves nothing that counts."""

@@ -122,7 +122,7 @@ class Resolver:
         """InvalidInput when the runtime, its interpreter, a tree or a path is not there or not allowed."""
         container = self.container(request)
         mounts, interpreter = self._runtime_mounts(container)
-        mounts += [self._volume(volume) for volume in container.volumes]
+        mounts += [self._volume(volume, request.kind) for volume in container.volumes]
         env = {"PATH": _PATH, "HOME": "/tmp", "LANG": "C.UTF-8", **container.env}  # noqa: S108
         if request.protocol == "frames" and request.kind == "serve":
             env.setdefault("SEPTET_LINK_FD", "3")
@@ -233,8 +233,10 @@ class Resolver:
                 mounts.append(Mount(path, path))
         return mounts, interpreter
 
-    def _volume(self, volume: Volume) -> Mount:
+    def _volume(self, volume: Volume, kind: str) -> Mount:
         target = volume.target
+        if volume.writable and kind != "task":
+            raise InvalidInput("only a task may write into a tree", details={"field": "volumes"})
         if not target.startswith("/") or posixpath.normpath(target) != target or target in _FORBIDDEN_TARGETS:
             raise InvalidInput(f"a volume cannot be mounted at {target!r}", details={"field": "volumes"})
         if target.startswith(("/usr/", "/proc/", "/sys/", "/dev/", "/etc/", "/run/")):

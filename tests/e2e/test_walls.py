@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,26 @@ def test_without_isolation_only_by_the_operators_word(tmp_path: Path) -> None:
         platform.deploy("bare", ECHO)
         assert platform.call("bare", body=b"x").body == b"x"
         assert "WITHOUT ISOLATION" in platform.log.read_text()
+
+
+GLUTTONS = {
+    "python": {"main.py": "def handle(request, context):\n    return len(bytearray(600 * 1024 * 1024))\n"},
+    "node": {"main.js": "module.exports = () => String(Buffer.alloc(600 * 1024 * 1024, 1).length)\n"},
+    "ruby": {"main.rb": "def handle(request, context)\n  ('x' * (600 * 1024 * 1024)).size.to_s\nend\n"},
+}
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("runtime", GLUTTONS)
+def test_an_instance_that_waited_has_its_function_s_limits(platform: Platform, runtime: str) -> None:
+    name = f"glutton-{runtime}"
+    platform.deploy(f"first-{runtime}", GLUTTONS[runtime], runtime=runtime)
+    deadline = time.monotonic() + 20
+    while b"septet_warm_pool 0" in platform.request("GET", "/metrics").body and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(1)
+    platform.deploy(name, GLUTTONS[runtime], runtime=runtime, limits={"memory": 96})
+    assert [instance["tier"] for instance in platform.instances(name)] == ["pool"]
+    got = platform.call(name)
+    assert (got.status, got.json["type"]) == (502, "urn:septet:error:function-out-of-memory"), got.text
+    assert "memory 96 MiB" in got.json["limit"]

@@ -52,7 +52,8 @@ print("TELL " + json.dumps({
         [s.fileno(), s.encoding, s.errors, s.name, s.line_buffering] for s in (sys.stdin, sys.stdout, sys.stderr)
     ],
     "started": abs(logging._startTime - time.time()), "meta_path": [str(item) for item in sys.meta_path],
-    "cpu": time.process_time(), "thread": thread(), "status": [line for line in read("status").splitlines() if line.startswith(
+    "cpu": time.process_time(), "thread": thread(),
+    "status": [line for line in read("status").splitlines() if line.startswith(
         ("Cap", "NoNewPrivs", "Seccomp", "SigIgn", "SigBlk", "Groups", "Uid"))],
 }), flush=True)
 time.sleep(60)

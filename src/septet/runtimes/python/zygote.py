@@ -13,7 +13,7 @@ from importlib.machinery import SourceFileLoader
 
 # What nearly every handler needs. Left out is what keeps a time, an id or a random number of its own.
 AHEAD = ("json", "asyncio", "urllib.parse", "inspect", "traceback")
-OURS = ("start", "loading", "serving", "tasks", "raised", "asgi", "wsgi")
+OURS = ("start", "park", "loading", "serving", "tasks", "raised", "asgi", "wsgi")
 
 
 def preload():
@@ -25,6 +25,17 @@ def preload():
         if name.partition(".")[0] == "septet_runtime":
             # Inside, the source lies where the module says, for whoever asks for a line of it.
             module.__spec__.loader = module.__loader__ = SourceFileLoader(name, module.__file__)
+
+
+def told(env):
+    """The environment of the function, and its working directory entered: known already, or, in an instance that
+    waits without a function yet, once it is told (docs/add-a-runtime.md)."""
+    descriptor = env.get("SEPTET_PARK_FD", "")
+    if not descriptor:
+        return env
+    from septet_runtime import park
+
+    return park.told(int(descriptor))
 
 
 def run(command, env):

@@ -59,9 +59,10 @@ def main(modules: dict[str, tuple[str, str, bool]], shown: str, family: str) -> 
         del sys.modules[name]
     function = launcher.serve(family)
     if function is not None:
+        env = zygote.told(function.env)
         os.environ.clear()
-        _show_environment(function.env, fields[_ENVIRONMENT_START], fields[_ENVIRONMENT_END])
-        zygote.run(function.command, function.env)
+        _show_environment(env, fields[_ENVIRONMENT_START], fields[_ENVIRONMENT_END])
+        zygote.run(function.command, env)
 
 
 def _stat() -> list[int]:

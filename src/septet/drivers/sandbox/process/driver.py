@@ -259,6 +259,9 @@ class ProcessSandbox:
     def host(self, number: int) -> Host:
         return Host(number, os.getgid() if self._rootless else number, self._rootless, self._cgroups.hard)
 
+    def zygote(self, runtime: str) -> Zygote | None:
+        return self._zygotes.of(runtime)
+
     def take_id(self) -> int:
         """A uid that no other instance has; the ordinary user has only its own."""
         if self._rootless or not self._walls:
@@ -392,8 +395,8 @@ class ProcessSandbox:
         for instance in list(self._instances.values()):
             if instance.launcher is launcher:
                 self._spawn(self._ended(instance, lambda _: InstanceExit(signal=9, message=text), 0))
-        if launcher is self._launcher:
-            for instance in self._parking.all():
+        for instance in self._parking.all():
+            if instance.launcher is launcher:
                 self._spawn(self._ended(instance, lambda _: InstanceExit(signal=9, message=text), 0))
 
     def _spawn(self, work: Any) -> None:

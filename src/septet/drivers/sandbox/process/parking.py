@@ -18,6 +18,7 @@ from septet.drivers.sandbox.process.instance import Instance
 from septet.drivers.sandbox.process.pool import OURS
 from septet.drivers.sandbox.process.resolve import Host, Resolver
 from septet.drivers.sandbox.process.spec import Spec
+from septet.drivers.sandbox.process.zygotes import Zygote
 from septet.model.errors import SeptetError
 from septet.model.instance import InstanceInfo, Tier
 from septet.model.runtime import Runtime
@@ -34,7 +35,21 @@ _PAUSE = 60.0
 """Seconds without a pool after one could not be made."""
 _REMEMBERED = 1024
 # Read by interpreters and libraries when they start, so that a process which runs already would not heed them.
-_EARLY = ("LD_", "PYTHON", "NODE_OPTIONS", "RUBY", "MALLOC_", "GLIBC_", "TZ", "LANG", "LC_", "UV_", "SSL_", "OPENSSL_")
+_EARLY = (
+    "LD_",
+    "PYTHON",
+    "NODE_OPTIONS",
+    "RUBY",
+    "MALLOC_",
+    "GLIBC_",
+    "TZ",
+    "LANG",
+    "LC_",
+    "UV_",
+    "SSL_",
+    "OPENSSL_",
+    "ASAN_",
+)
 
 
 class Driver(Protocol):
@@ -45,6 +60,8 @@ class Driver(Protocol):
     def host(self, number: int) -> Host: ...
 
     def begin(self, request: LaunchRequest, host_id: int, group: Group | None, tier: Tier) -> Instance: ...
+
+    def zygote(self, runtime: str) -> Zygote | None: ...
 
     async def launch(self, instance: Instance, spec: Spec) -> None: ...
 
@@ -200,6 +217,9 @@ class Parking:
         try:
             spec = instance.parked_with = self._resolver.parked(runtime, name, self._driver.host(number))
             self._all[name] = instance
+            spec = replace(spec, cgroups=group.files if group else [])
+            if (zygote := self._driver.zygote(runtime)) is not None:
+                instance.launcher, spec = zygote, replace(spec, fork=True)
             await self._driver.launch(instance, spec)
         except BaseException:
             self._all.pop(name, None)

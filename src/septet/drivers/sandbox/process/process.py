@@ -68,7 +68,7 @@ def _become(spec: Spec, streams: list[int], program: bytes, writer: int, sync: i
             landlock.restrict(_READ_ONLY, [*_READ_WRITE, *writable])
         if spec.fork:
             # What an exec would do: our first process hides its memory, which a fork inherits.
-            sys_.close_all_but([*range(_LINK + 1 if spec.link else _LINK), writer])
+            sys_.close_all_but([*range((_LINK + 1 if spec.link else _LINK) + spec.parked), writer])
             sys_.prctl(sys_.PR_SET_DUMPABLE, 1)
         if spec.walls:
             seccomp.install(program)

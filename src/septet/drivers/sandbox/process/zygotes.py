@@ -120,6 +120,11 @@ class Zygotes:
             zygote = self._zygotes[name] = Zygote(interpreter.path, program, runtime, self._heard, self._lost)
             zygote.open()
 
+    def of(self, runtime: str) -> Zygote | None:
+        """The runtime's, when it can fork now."""
+        zygote = self._zygotes.get(runtime)
+        return zygote if zygote is not None and zygote.ready else None
+
     def choose(self, request: LaunchRequest, spec: Spec) -> Zygote | None:
         """The zygote that can start this, None when it has to be exec'ed."""
         zygote = self._zygotes.get(request.containers[0].runtime)

@@ -12,6 +12,14 @@ MOST_CALLS = 1000
 
 
 def start():
+    if "SEPTET_PARK_FD" in os.environ:
+        # What every function needs, loaded while nobody waits.
+        from septet_runtime import loading, serving  # noqa: F401
+        from septet_runtime.park import told
+
+        env = told(int(os.environ["SEPTET_PARK_FD"]))
+        os.environ.clear()
+        os.environ.update(env)
     link = Link(int(os.environ.pop("SEPTET_LINK_FD", "3")))
     code = os.environ.get("SEPTET_CODE", "/function/code")
     deps = os.environ.get("SEPTET_DEPS", "/function/deps")

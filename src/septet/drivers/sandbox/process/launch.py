@@ -79,6 +79,14 @@ class LauncherProcess:
         self._send({"op": "kill", "id": instance}, [])
 
     def _send(self, message: dict[str, object], descriptors: list[int]) -> None:
+        if self._socket is None:
+            # It died, and its instances with it: what is kept for later would stand in the way of the next life.
+            for descriptor in descriptors:
+                os.close(descriptor)
+            if message["op"] == "launch":
+                refused = {"op": "refused", "id": message["id"], "message": "the launcher has just ended"}
+                asyncio.get_running_loop().call_soon(self._on_message, refused)
+            return
         self._waiting.append((json.dumps(message).encode(), descriptors))
         if len(self._waiting) == 1:
             self._flush()

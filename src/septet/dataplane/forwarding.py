@@ -58,7 +58,8 @@ class ClientLines:
         if found is None:
             if not lines_are_valid(lines):
                 return None
-            found = (client_lines(lines, b""), client_lines(lines, _MARK)[-len(_MARK) :] != _MARK)
+            own = client_lines(lines, b"")
+            found = (own, client_lines(lines, _MARK) == own)
             if len(lines) <= SIZE:
                 if len(self._known) >= MEMORY:
                     self._known.clear()

@@ -33,7 +33,7 @@ class Router:
         self._random = random
         self._entries: tuple[routes.Entry, ...] = ()
         self._entries_of = -1
-        self._goals: dict[tuple[bytes, bytes], Goal] = {}
+        self._goals: dict[tuple[bytes, bool, str, bytes], Goal] = {}
         self._goals_of = -1
 
     def named(self, route: CallRoute, target: bytes) -> Goal:
@@ -44,13 +44,14 @@ class Router:
         if self._goals_of != self._table.generation:
             self._goals.clear()
             self._goals_of = self._table.generation
-        goal = self._goals.get((route.prefix, target))
+        key = (route.prefix, route.namespaced, route.namespace, target)
+        goal = self._goals.get(key)
         if goal is None:
             goal, by_chance = self._find(route, target)
             if not by_chance and len(target) <= GOAL_SIZE:
                 if len(self._goals) >= GOALS:
                     self._goals.clear()
-                self._goals[route.prefix, target] = goal
+                self._goals[key] = goal
         return goal
 
     def _find(self, route: CallRoute, target: bytes) -> tuple[Goal, bool]:

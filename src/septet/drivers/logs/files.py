@@ -155,7 +155,10 @@ class FileLogs:
     def _encoded(self, record: InvocationRecord) -> bytes:
         """The record as JSON. JSON escapes control characters and quotes, so that a short text of ASCII without an
         escape has nothing to make printable, and most records need no look at each field."""
-        data = _encoder.encode(record)
+        try:
+            data = _encoder.encode(record)
+        except UnicodeEncodeError:  # a lone surrogate, which is spelled out
+            data = b"\\"
         if len(data) <= self._field_max and data.isascii() and b"\\" not in data and b"\x7f" not in data:
             return data
         return _encoder.encode(all_printable(record, self._field_max))

@@ -62,13 +62,13 @@ class Admission:
                     hint="send `Authorization: Bearer <token>`, or deploy it with `access: public`",
                 )
             raise Forbidden(verdict.message, hint="ask for a token with the verb functions:invoke")
-        self._rate(f"namespace {function.namespace}", self._table.quota(function.namespace))
+        quota = self._table.quota(function.namespace)
+        if quota.requests:
+            self._rate(f"namespace {function.namespace}", quota)
         if sender.caller.quota.requests:
             self._rate(f"token {sender.caller.name}", sender.caller.quota)
 
     def _rate(self, owner: str, quota: Quota) -> None:
-        if not quota.requests:
-            return
         if len(self._arrivals) > _SERIES_MAX:
             self._arrivals.clear()
         rate = admission.Rate(quota.requests, quota.burst)

@@ -9,6 +9,7 @@ from septet.dataplane.answer import DateLine, Flusher
 from septet.dataplane.correlation import PLATFORM_NAMES, PLATFORM_PREFIXES
 from septet.dataplane.deadlines import Deadlines
 from septet.dataplane.dispatch import Dispatcher, ListenerFacts, Loop
+from septet.dataplane.forwarding import ClientLines
 from septet.dataplane.ids import IdSource
 from septet.wire.fields import Fields, FieldsCache, parse_request_fields
 
@@ -28,6 +29,7 @@ class Desk:
         self.ids = IdSource()
         self.date = DateLine()
         self.flusher = Flusher(loop)
+        self.client_lines = ClientLines()
         self.parse = FieldsCache(_parse_fields)
         self.connections: set[Front] = set()
         self.draining = False

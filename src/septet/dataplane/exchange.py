@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from septet.dataplane.correlation import request_id, trace_context
 from septet.dataplane.dispatch import CallTarget
-from septet.dataplane.forwarding import client_lines, function_lines, invocation_lines
+from septet.dataplane.forwarding import forwarded_lines, invocation_lines
 from septet.model.errors import BadReply, ClientGone, FunctionCrashed, FunctionTimeout, InstanceLost, SeptetError
 from septet.ports.contract import Link, ReplyHead, RequestHead, Upload
 from septet.ports.signals import RevisionKey
@@ -158,8 +158,10 @@ class Exchange:
     def _request(self, deadline: float) -> RequestHead:
         head, target = self._head, self.target
         name = self.invocation.encode()
+        front = self._front
+        forwarded, front.forwarded = forwarded_lines(front.forwarded, head, target, front.peer)
         lines = b"%b%bseptet-deadline: %d\r\n%b" % (
-            function_lines(head, target, self._front.peer),
+            forwarded,
             invocation_lines(name, self.traceparent, self._state, self.request_id),
             deadline * 1000,
             target.lines,
@@ -268,11 +270,12 @@ class Exchange:
             return
         self.started()
         status = head.status
-        if answer.started or not (200 <= status <= 599 or status == 101) or not lines_are_valid(head.lines):
+        own = self._front.desk.client_lines(head.lines)
+        if answer.started or not (200 <= status <= 599 or status == 101) or own is None:
             self._bad_reply("the head of the function's answer is not valid")
             return
         self.first_byte_at = self._front.desk.loop.time()
-        lines = self._reply_lines(head.lines)
+        lines = self._reply_lines(*own)
         if status == 101:
             self._switch(head, lines)
             return
@@ -334,9 +337,10 @@ class Exchange:
         answer.switch(lines, head.upgrade or self._head.upgrade)
         self._front.tunnel()
 
-    def _reply_lines(self, lines: bytes) -> bytes:
-        """The function's lines without those that are the platform's, and the platform's."""
-        lines = client_lines(lines, self._front.desk.date())
+    def _reply_lines(self, lines: bytes, dated: bool) -> bytes:
+        """The function's own lines, those of the platform, and a Date when there is none yet."""
+        if not dated:
+            lines += self._front.desk.date()
         name = self.invocation.encode()
         own = b"%bX-Request-Id: %b\r\nSeptet-Invocation-Id: %b\r\ntraceparent: %b\r\n" % (
             lines,
@@ -387,7 +391,7 @@ class Exchange:
             on_done = None
         answer = front.answer
         if error is not None:
-            front.refuse(error, self.target.route.render_error, self.invocation, self._reply_lines(b""))
+            front.refuse(error, self.target.route.render_error, self.invocation, self._reply_lines(b"", False))
         if answer is not None and not isinstance(error, ClientGone):
             self.status, self.bytes_out = answer.status, answer.sent
         else:

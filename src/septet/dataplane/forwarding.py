@@ -3,14 +3,68 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from septet.dataplane.dispatch import CallTarget, Peer
-from septet.wire.fields import HOP_BY_HOP, cut_lines
+from septet.wire.callroute import CallRoute
+from septet.wire.fields import HOP_BY_HOP, Fields, cut_lines, lines_are_valid
 from septet.wire.http1 import RequestHeadFacts
 
 _OWN_REPLY_NAMES = frozenset({b"x-request-id", b"septet-invocation-id", b"traceparent", *HOP_BY_HOP})
 # Beginning with a plain byte, the search skips from line to line.
+_MARK = b"Date: \r\n"
 _NOTED = re.compile(rb"\n(?i:" + b"|".join(sorted(_OWN_REPLY_NAMES | {b"date"})) + rb"):")
+
+MEMORY = 256
+SIZE = 2048
+"""So many blocks of at most so many bytes are remembered."""
+
+
+class Forwarded(NamedTuple):
+    """The lines of a connection's last call, and all that they came from besides the connection itself."""
+
+    fields: Fields
+    route: CallRoute
+    cut: frozenset[bytes]
+    lines: bytes
+
+
+def forwarded_lines(
+    last: Forwarded | None, head: RequestHeadFacts, target: CallTarget, peer: Peer
+) -> tuple[bytes, Forwarded | None]:
+    """`function_lines`, and what to remember for the connection's next call.
+
+    Checked blocks are shared objects and never change, so the same object means the same lines. A head whose
+    lines are not its block's (a target in absolute form) is made anew.
+    """
+    fields = head.fields
+    if head.lines is not fields.lines or len(head.lines) > SIZE:
+        return function_lines(head, target, peer), None
+    if last is not None and last.fields is fields and last.route is target.route and last.cut == target.cut:
+        return last.lines, last
+    lines = function_lines(head, target, peer)
+    return lines, Forwarded(fields, target.route, target.cut, lines)
+
+
+class ClientLines:
+    """Checks a function's lines and cuts those that are the platform's; remembers whole blocks that passed."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, tuple[bytes, bool]] = {}
+
+    def __call__(self, lines: bytes) -> tuple[bytes, bool] | None:
+        """(lines for the client, whether one of them is a Date); None for a block that is not valid."""
+        found = self._known.get(lines)
+        if found is None:
+            if not lines_are_valid(lines):
+                return None
+            own = client_lines(lines, b"")
+            found = (own, client_lines(lines, _MARK) == own)
+            if len(lines) <= SIZE:
+                if len(self._known) >= MEMORY:
+                    self._known.clear()
+                self._known[lines] = found
+        return found
 
 
 def function_lines(head: RequestHeadFacts, target: CallTarget, peer: Peer) -> bytes:

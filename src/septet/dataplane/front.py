@@ -18,6 +18,7 @@ from septet.dataplane.asgi import ControlExchange
 from septet.dataplane.desk import Desk
 from septet.dataplane.dispatch import CallTarget, ControlTarget, Peer, Refusal, Waits
 from septet.dataplane.exchange import Exchange
+from septet.dataplane.forwarding import Forwarded
 from septet.dataplane.patience import Patience
 from septet.dataplane.refusals import rendered, slow_body, slow_head, too_large
 from septet.model.errors import MalformedRequest, PlatformError, SeptetError
@@ -60,6 +61,7 @@ class Front(asyncio.Protocol):
         "answer",
         "bucket",
         "desk",
+        "forwarded",
         "peer",
         "transport",
         "when",
@@ -70,6 +72,7 @@ class Front(asyncio.Protocol):
         self.when = math.inf
         self.bucket = 0
         self.answer: Answer | None = None
+        self.forwarded: Forwarded | None = None
         self.peer = Peer(desk.facts, "", 0, False)
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._buffer = b""

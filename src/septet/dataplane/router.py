@@ -12,6 +12,10 @@ from septet.model.objects import Route, RouteTarget
 from septet.policy import routes
 from septet.wire.callroute import CallRoute
 
+GOALS = 1024
+GOAL_SIZE = 512
+"""So many targets of at most so many bytes are remembered with their goals."""
+
 
 class Goal(NamedTuple):
     """A call's function, its revision, and the target (path and query) that the function sees."""
@@ -29,9 +33,29 @@ class Router:
         self._random = random
         self._entries: tuple[routes.Entry, ...] = ()
         self._entries_of = -1
+        self._goals: dict[tuple[bytes, bool, str, bytes], Goal] = {}
+        self._goals_of = -1
 
     def named(self, route: CallRoute, target: bytes) -> Goal:
-        """The goal of a request under a call route's prefix; NotFound, Unavailable, InvalidInput."""
+        """The goal of a request under a call route's prefix; NotFound, Unavailable, InvalidInput.
+
+        Goals without a choice by chance are remembered until the table changes.
+        """
+        if self._goals_of != self._table.generation:
+            self._goals.clear()
+            self._goals_of = self._table.generation
+        key = (route.prefix, route.namespaced, route.namespace, target)
+        goal = self._goals.get(key)
+        if goal is None:
+            goal, by_chance = self._find(route, target)
+            if not by_chance and len(target) <= GOAL_SIZE:
+                if len(self._goals) >= GOALS:
+                    self._goals.clear()
+                self._goals[key] = goal
+        return goal
+
+    def _find(self, route: CallRoute, target: bytes) -> tuple[Goal, bool]:
+        """The goal, and whether another request could get another one."""
         path, mark, query = target.partition(b"?")
         parts = path[len(route.prefix) :].split(b"/", 2 if route.namespaced else 1)
         namespace = _segment(parts.pop(0)) if route.namespaced else route.namespace
@@ -42,7 +66,8 @@ class Router:
         if function is None:
             raise unknown_function(namespace, name)
         rest = b"/" + (parts[1] if len(parts) > 1 else b"")
-        return Goal(function, self.revision(function, pick), rest + mark + query)
+        goal = Goal(function, self.revision(function, pick), rest + mark + query)
+        return goal, not pick and len(function.traffic) > 1
 
     def matched(self, host: bytes, target: bytes, method: bytes) -> Goal | tuple[str, ...]:
         """The goal of the route object that the request belongs to, or the methods that would have matched."""

@@ -15,6 +15,8 @@ from septet.model.runtime import Runtime
 from septet.ports.signals import RevisionKey
 from septet.ports.store import Change
 
+_NO_QUOTA = Quota()
+
 
 class RevisionEntry(NamedTuple):
     """A revision that can take calls."""
@@ -48,17 +50,21 @@ class Table:
         self.routes: dict[tuple[str, str], Route] = {}
         self.routes_version = 0
         self.version = 0
+        self.generation = 0
+        """Grows with every change of anything here, so that what was derived from it can be dropped."""
 
     def clear(self) -> None:
         """Forgets everything, before a fresh list is applied."""
         for known in (self._functions, self._revisions, self._entries, self._quotas, self.routes):
             known.clear()
         self.routes_version += 1
+        self.generation += 1
 
     def apply(self, change: Change) -> None:
         obj = change.obj
         gone = change.type == "delete"
         self.version = change.version
+        self.generation += 1
         if isinstance(obj, Function):
             key = (obj.meta.namespace, obj.meta.name)
             self._entries.pop(key, None)
@@ -90,7 +96,7 @@ class Table:
                 self._quotas[obj.meta.name] = obj.spec.quota
 
     def quota(self, namespace: str) -> Quota:
-        return self._quotas.get(namespace, Quota())
+        return self._quotas.get(namespace, _NO_QUOTA)
 
     def function(self, namespace: str, name: str) -> FunctionEntry | None:
         key = (namespace, name)

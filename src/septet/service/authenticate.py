@@ -16,6 +16,8 @@ from septet.ports.store import Change, Store
 
 PREFIX = "sept_"
 _SHAPE = re.compile(r"sept_[A-Za-z0-9_-]{43}")
+RECENT = 1024
+"""So many credentials that passed are remembered, until any token changes."""
 _HINT = "send `Authorization: Bearer sept_...`; `septet token create` makes a token"
 
 
@@ -41,6 +43,7 @@ class Credentials:
         self._tokens: dict[str, Token] = {}
         self._hashes: dict[str, str] = {}
         self._seen: dict[str, int] = {}
+        self._recent: dict[str, Caller] = {}
         self.synced = asyncio.Event()
 
     async def load(self) -> int:
@@ -48,6 +51,7 @@ class Credentials:
         page = await self._store.page("Token")
         self._tokens.clear()
         self._hashes.clear()
+        self._recent.clear()
         self._seen.clear()
         for obj in page.items:
             if isinstance(obj, Token):
@@ -78,6 +82,7 @@ class Credentials:
         """Takes a token in; a service that has just written one need not wait for the watch."""
         if token.meta.resource_version < self._seen.get(token.meta.name, 0):
             return
+        self._recent.clear()
         self._seen[token.meta.name] = token.meta.resource_version
         old = self._hashes.get(token.meta.name)
         if old is not None:
@@ -90,6 +95,7 @@ class Credentials:
         known = self._hashes.get(token.meta.name)
         if known != token.spec.sha256:
             return
+        self._recent.clear()
         del self._hashes[token.meta.name]
         self._tokens.pop(known, None)
         # A late report of the token's own writes must not bring it back; a new one of that name has a higher version.
@@ -97,6 +103,10 @@ class Credentials:
 
     def authenticate(self, text: str, remote: str = "") -> Caller:
         """The caller whose token `text` is. Raises Unauthenticated, saying whether it is unknown or expired."""
+        if not remote:
+            recent = self._recent.get(text)
+            if recent is not None and not (recent.expires_at and self._clock.wall() >= recent.expires_at):
+                return recent
         if not _SHAPE.fullmatch(text):
             raise Unauthenticated("that is no token of this platform: one begins with sept_", hint=_HINT)
         hashed = digest(text)
@@ -110,7 +120,7 @@ class Credentials:
                 details={"reason": "expired"},
             )
         spec = token.spec
-        return Caller(
+        caller = Caller(
             name=token.meta.name,
             namespaces=spec.namespaces,
             verbs=spec.verbs,
@@ -119,6 +129,11 @@ class Credentials:
             remote=remote,
             account=(token.meta.name, *token.meta.applied_by),
         )
+        if not remote:
+            if len(self._recent) >= RECENT:
+                self._recent.clear()
+            self._recent[text] = caller
+        return caller
 
     def quota(self, name: str) -> Quota:
         """What the token of that name is held to; nothing when it is gone."""

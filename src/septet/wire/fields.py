@@ -52,15 +52,16 @@ NO_NAMES: frozenset[bytes] = frozenset()
 class Fields:
     """A header block that passed every rule.
 
-    `pairs` are (lower-case name, value without surrounding blanks) of every line. `lines` is the block with
-    hop-by-hop lines, lines named by Connection, and those the caller asked to cut taken out. `connection` are the
-    lower-case options of Connection. `length` is Content-Length or None.
+    `pairs` are (lower-case name, value without surrounding blanks) of every line, `names` the names in them.
+    `lines` is the block with hop-by-hop lines, lines named by Connection, and those the caller asked to cut taken
+    out. `connection` are the lower-case options of Connection. `length` is Content-Length or None.
     """
 
-    __slots__ = ("chunked", "connection", "expect", "hosts", "length", "lines", "pairs", "upgrade")
+    __slots__ = ("chunked", "connection", "expect", "hosts", "length", "lines", "names", "pairs", "upgrade")
 
     def __init__(self) -> None:
         self.pairs: tuple[tuple[bytes, bytes], ...] = ()
+        self.names: frozenset[bytes] = NO_NAMES
         self.lines = b""
         self.length: int | None = None
         self.chunked = False
@@ -71,13 +72,14 @@ class Fields:
 
     def get(self, name: bytes) -> bytes | None:
         """The value of the first line of that lower-case name."""
-        for key, value in self.pairs:
-            if key == name:
-                return value
+        if name in self.names:
+            for key, value in self.pairs:
+                if key == name:
+                    return value
         return None
 
     def all(self, name: bytes) -> list[bytes]:
-        return [value for key, value in self.pairs if key == name]
+        return [value for key, value in self.pairs if key == name] if name in self.names else []
 
 
 ParseFields = Callable[[bytes], Fields]
@@ -177,6 +179,7 @@ def _parse_fields(
         name, _, value = line.partition(b":")
         pairs.append((name.lower(), value.strip(b" \t")))
     fields.pairs = tuple(pairs)
+    fields.names = frozenset([name for name, _ in pairs])
     special = [pair for pair in pairs if pair[0] in _READ]
     for name, value in special:
         _read(fields, name, value, error)

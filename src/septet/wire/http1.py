@@ -146,6 +146,29 @@ def parse_reply_head(data: bytes, method: bytes = b"GET", parse: ParseFields | N
     return ReplyHeadFacts(int(line[2]), line[1][0] - 48, fields, method)
 
 
+class ReplyHeadsCache:
+    """Checked reply heads of one instance, by the whole head: at most `entries` of at most `size` bytes each.
+
+    Facts are shared and never changed. Only replies to the same method share them, since HEAD has no body.
+    """
+
+    def __init__(self, entries: int = 64, size: int = 2048) -> None:
+        self._entries = entries
+        self._size = size
+        self._known: dict[tuple[bytes, bytes], ReplyHeadFacts] = {}
+
+    def __call__(self, head: bytes, method: bytes) -> ReplyHeadFacts:
+        """As `parse_reply_head`."""
+        facts = self._known.get((head, method))
+        if facts is None:
+            facts = parse_reply_head(head, method)
+            if len(head) <= self._size:
+                if len(self._known) >= self._entries:
+                    self._known.clear()
+                self._known[head, method] = facts
+        return facts
+
+
 def incomplete_head_error(data: bytes, start: int = 0) -> SeptetError | None:
     """Says early that bytes without an empty line can never become a head, so that nobody waits for the rest.
 

@@ -54,6 +54,21 @@ async def test_a_deleted_token_is_worth_nothing_at_once(world: World) -> None:
         world.credentials.authenticate(made.token)
 
 
+async def test_a_credential_that_just_passed_is_checked_like_any_other(world: World) -> None:
+    made = await world.run(create(expires_at=NOW + 10))
+    first = world.credentials.authenticate(made.token)
+    assert world.credentials.authenticate(made.token) == first
+    assert world.credentials.authenticate(made.token, "192.0.2.9").remote == "192.0.2.9"
+    world.clock.time += 10
+    with pytest.raises(Unauthenticated, match="expired"):
+        world.credentials.authenticate(made.token)
+    lasting = await world.run(create("lasting"))
+    assert world.credentials.authenticate(lasting.token).name == "lasting"
+    await world.run(c.DeleteToken(name="lasting"))
+    with pytest.raises(Unauthenticated):
+        world.credentials.authenticate(lasting.token)
+
+
 async def test_tokens_that_others_write_are_known_through_the_watch(world: World) -> None:
     other = Credentials(world.store, world.clock)
     following = asyncio.create_task(other.run())

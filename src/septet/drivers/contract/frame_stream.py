@@ -11,8 +11,7 @@ import msgspec
 from septet.model.errors import BadReply, FunctionRaised, SeptetError
 from septet.ports.contract import Reply, ReplyHead, RequestHead
 from septet.wire import frames
-from septet.wire.fields import ParseFields
-from septet.wire.http1 import parse_reply_head
+from septet.wire.http1 import ReplyHeadsCache
 
 CREDIT_STEP = frames.WINDOW_SIZE // 4
 PIECE = 64 * 1024
@@ -25,7 +24,7 @@ class Wire(Protocol):
 
     loop: asyncio.AbstractEventLoop
     writable: bool
-    parse: ParseFields
+    parse: ReplyHeadsCache
 
     def send(self, data: bytes) -> None: ...
 
@@ -199,7 +198,7 @@ class FrameStream:
             raise frames.FrameError("a second head in one call")
         self._start()
         try:
-            head = parse_reply_head(frame.head, self._request.method, self._wire.parse)
+            head = self._wire.parse(frame.head, self._request.method)
         except BadReply as error:
             self._bad(error)
             return

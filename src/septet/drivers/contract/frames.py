@@ -17,7 +17,7 @@ from septet.model.function import FunctionTemplate
 from septet.model.instance import InstanceInfo
 from septet.ports.contract import Connect, Link, LogHandler, Reply, RequestHead, Upload
 from septet.wire import frames
-from septet.wire.fields import FieldsCache, ParseFields, parse_reply_fields
+from septet.wire.http1 import ReplyHeadsCache
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -36,7 +36,7 @@ class FramesLink(asyncio.Protocol):
         self.instance = instance
         self.loop = asyncio.get_running_loop()
         self.writable = True
-        self.parse: ParseFields = FieldsCache(parse_reply_fields, entries=64)
+        self.parse = ReplyHeadsCache()
         self.ready: asyncio.Future[Ready] = self.loop.create_future()
         self._on_lost = on_lost
         self._on_log = on_log

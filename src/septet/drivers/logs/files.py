@@ -142,7 +142,7 @@ class FileLogs:
                 if batch.lines:
                     self._file(key, LINES).append([_encoder.encode(line) for line in batch.lines])
                 if batch.records:
-                    made = [_encoder.encode(all_printable(record, self._field_max)) for record in batch.records]
+                    made = [self._encoded(record) for record in batch.records]
                     self._file(key, CALLS).append(made)
             except Exception as error:  # nothing that one function says may keep others from being kept
                 failure = error
@@ -151,6 +151,17 @@ class FileLogs:
         self._failing = failure is not None
         if not self._closed:
             self._loop.call_soon_threadsafe(self._stored, batches)
+
+    def _encoded(self, record: InvocationRecord) -> bytes:
+        """The record as JSON. JSON escapes control characters and quotes, so that a short text of ASCII without an
+        escape has nothing to make printable, and most records need no look at each field."""
+        try:
+            data = _encoder.encode(record)
+        except UnicodeEncodeError:  # a lone surrogate, which is spelled out
+            data = b"\\"
+        if len(data) <= self._field_max and data.isascii() and b"\\" not in data and b"\x7f" not in data:
+            return data
+        return _encoder.encode(all_printable(record, self._field_max))
 
     def _stored(self, batches: dict[Key, _Batch]) -> None:
         for key, batch in batches.items():

@@ -97,7 +97,7 @@ class ProcessSandbox:
             raise Unavailable(
                 f"the process sandbox cannot start: {error}", hint="run `septet doctor` to see what this host lacks"
             ) from error
-        if not self._cgroups.hard:
+        if "memory" not in self._cgroups.held:
             self._supervisor = asyncio.create_task(self._supervise())
 
     def _prepare(self) -> None:
@@ -162,7 +162,7 @@ class ProcessSandbox:
         host_id = self._take_id()
         try:
             spec = self._spec(request, host_id)
-            group = self._cgroups.create(request.id, container.limits) if self._cgroups.hard else None
+            group = self._cgroups.create(request.id, container.limits) if self._cgroups.held else None
         except OSError as error:
             self._ids.discard(host_id)
             raise Unavailable(f"no control group for instance {request.id}: {error}") from error
@@ -214,7 +214,7 @@ class ProcessSandbox:
     def _spec(self, request: LaunchRequest, host_id: int) -> Spec:
         if not self._walls:
             return self._plain.spec(request)
-        host = Host(host_id, os.getgid() if self._rootless else host_id, self._rootless, self._cgroups.hard)
+        host = Host(host_id, os.getgid() if self._rootless else host_id, self._rootless, "pids" in self._cgroups.held)
         servers = self._egress.resolvers() if request.network.mode == "egress" else ()
         return self._resolver.spec(request, host, servers)
 
@@ -392,7 +392,7 @@ class ProcessSandbox:
 
     async def stats(self, instance: str) -> InstanceStats:
         found = self._find(instance)
-        if found.group is not None:
+        if found.group is not None and self._cgroups.hard:
             return found.group.stats()
         use = supervise.measure(found.pid, found.info.memory * _MIB) if found.pid else supervise.Use(0, 0.0, 0)
         found.peak = max(found.peak, use.memory)

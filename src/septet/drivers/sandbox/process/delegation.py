@@ -133,17 +133,22 @@ def _move(pids: list[str], group: Path) -> None:
 
 def advice(own: Path, missing: list[str]) -> str:
     """What to do so that groups below `own` get the controllers `missing`."""
-    user = "--user " if os.geteuid() else ""
-    scope = f"`systemd-run {user}--scope -p Delegate=yes septet up`"
-    if not missing:
-        return f"{scope}, or as root `septet service install`"
     above = [path for path in own.parents if (path / "cgroup.controllers").exists()]
     top = above[-1] if above else own
-    known = (top / "cgroup.controllers").read_text().split() if (top / "cgroup.controllers").exists() else []
+    known: list[str] = []
+    with contextlib.suppress(OSError):
+        known = (top / "cgroup.controllers").read_text().split()
     absent = [name for name in missing if name not in known]
     if absent:
         switches = " ".join(f"cgroup_enable={name}" for name in absent)
         return f"this kernel offers no {', '.join(absent)} here: boot it with {switches}, or one that has it"
-    names = " ".join(f"+{name}" for name in missing)
-    unit = "user@.service" if os.geteuid() else "the unit it runs in"
-    return f"under systemd Delegate=cpu memory pids in {unit}; else write {names!r} into cgroup.subtree_control above"
+    if not os.geteuid():
+        text = "`septet service install`, or `systemd-run --scope -p Delegate=yes septet up`"
+    else:
+        text = "`systemd-run --user --scope -p Delegate=yes septet up`, or as root `septet service install`"
+        if missing:
+            text += "; the unit user@.service needs Delegate=cpu memory pids"
+    if missing:
+        names = " ".join(f"+{name}" for name in missing)
+        text += f"; without systemd, write '{names}' into cgroup.subtree_control of {own.parent}"
+    return text

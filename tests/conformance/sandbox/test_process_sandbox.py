@@ -252,3 +252,15 @@ async def test_every_wall_is_tried(bed: ProcessBed) -> None:
         assert checks[name].required
     assert checks["runtime missing"].state == "missing"
     assert checks["runtime missing"].fix == "apt install nowhere"
+
+
+async def test_a_strict_umask_of_the_platform_shuts_no_function_out(tmp_path: Path) -> None:
+    bed = ProcessBed(tmp_path)
+    before = os.umask(0o077)  # as in the systemd unit
+    try:
+        await bed.open()
+        done = await run(bed, "u", "open('/tmp/x', 'w').write('x'); open('/dev/null', 'w'); open('/etc/passwd')")
+    finally:
+        os.umask(before)
+        await bed.close()
+    assert done.code == 0, done.message

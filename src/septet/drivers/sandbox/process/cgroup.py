@@ -11,17 +11,17 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from septet.drivers.sandbox.process import delegation
 from septet.model.function import Limits
 from septet.model.instance import InstanceStats
 
 _MIB = 1024 * 1024
 _PERIOD = 100_000
 _WANTED = ("memory", "cpu", "pids")
-_OWN_LEAF = "septet-platform"
 _REMOVE_TRIES = 50
 
 
@@ -67,7 +67,7 @@ def _mounted(line: str, paths: dict[str, str]) -> list[Hierarchy]:
 
 def _version_2(point: str, mounted_root: str, path: str) -> Hierarchy:
     own = _below(point, mounted_root, path)
-    if own.name == _OWN_LEAF:
+    if own.name == delegation.LEAF:
         own = own.parent  # we moved ourselves there
     names: frozenset[str] = frozenset()
     with contextlib.suppress(OSError):
@@ -128,60 +128,84 @@ class Group:
 
 
 class Cgroups:
-    """Our groups on this host. `hard` says whether memory, processor and processes can all be limited."""
+    """Our groups on this host.
+
+    `held` are the controllers whose limits the kernel holds, `hard` says whether that is memory, processor and
+    processes, all three; if not, `why` and `fix` say what is in the way and what to do.
+    """
 
     def __init__(self, hierarchies: Iterable[Hierarchy], key: str) -> None:
         self._hierarchies = list(hierarchies)
         self._name = f"septet-{key}"
+        self._used: list[Hierarchy] = []
+        self._delegations: list[delegation.Delegation] = []
+        self.held: frozenset[str] = frozenset()
         self.hard = False
         self.why = ""
+        self.fix = ""
 
     def open(self) -> None:
-        """Removes what an earlier life left here, and makes our groups; sets `hard`, or `why` not."""
-        try:
-            for hierarchy in self._hierarchies:
-                _clear(hierarchy.own / self._name)
-                self._prepare(hierarchy)
-        except OSError as error:
-            self.why = f"{error.strerror}: {error.filename}"
-            self.close()
-            return
-        have = set().union(*(item.controllers for item in self._hierarchies)) if self._hierarchies else set()
-        missing = [name for name in _WANTED if name not in have]
-        self.hard = not missing
-        self.why = f"no control group controller for {', '.join(missing)}" if missing else ""
-        if missing:
-            self.close()
+        """Removes what an earlier life left here, and makes our groups; sets `held`, `hard`, `why` and `fix`."""
+        self._open(self._prepare)
 
     def try_out(self) -> None:
-        """As `open`, for a look: sets `hard` and `why` and leaves nothing. Only while the driver is not open."""
+        """As `open`, for a look: moves no process and leaves nothing. Only while the driver is not open."""
         trial = Cgroups(self._hierarchies, f"trial-{os.getpid()}")
-        trial.open()
+        trial._open(trial._look)
         trial.close()
-        self.hard, self.why = trial.hard, trial.why
+        self.held, self.hard, self.why, self.fix = trial.held, trial.hard, trial.why, trial.fix
 
-    def _prepare(self, hierarchy: Hierarchy) -> None:
+    def _open(self, prepare: Callable[[Hierarchy], frozenset[str]]) -> None:
+        self._used, reasons = [], []
+        for hierarchy in self._hierarchies:
+            try:
+                _clear(hierarchy.own / self._name)
+                self._used.append(replace(hierarchy, controllers=prepare(hierarchy)))
+            except OSError as error:
+                reasons.append(f"{error.strerror}: {error.filename}")
+        have = frozenset[str]().union(*(item.controllers for item in self._used))
+        missing = [name for name in _WANTED if name not in have]
+        self.held, self.hard = have & set(_WANTED), not missing
+        lacking = [name for name in missing if not any(name in item.controllers for item in self._hierarchies)]
+        if lacking:
+            reasons.append(f"no control group controller for {', '.join(lacking)}")
+        self.why = "; ".join(reasons or [f"the kernel refused {', '.join(missing)}"]) if missing else ""
+        self.fix = self._advice(lacking) if missing else ""
+        if not self.held:
+            self.close()
+
+    def _advice(self, lacking: list[str]) -> str:
+        for hierarchy in self._hierarchies:
+            if hierarchy.version == 2:
+                return delegation.advice(hierarchy.own, lacking)
+        if os.geteuid():
+            return "run as root, or on a host with control groups of version 2"
+        return f"mount the controllers {', '.join(lacking)}" if lacking else "let it write to its control group"
+
+    def _look(self, hierarchy: Hierarchy) -> frozenset[str]:
+        if hierarchy.version == 1 or delegation.is_root(hierarchy.own):
+            return self._prepare(hierarchy)
+        delegation.Delegation(hierarchy.own, hierarchy.controllers).check()
+        return hierarchy.controllers
+
+    def _prepare(self, hierarchy: Hierarchy) -> frozenset[str]:
+        """Makes our group in this hierarchy; the controllers that groups in it get. OSError."""
         base = hierarchy.own / self._name
         if hierarchy.version == 1:
             base.mkdir(exist_ok=True)
-            return
-        wanted = " ".join(f"+{name}" for name in sorted(hierarchy.controllers))
-        # A group with processes of its own cannot give controllers to groups below it (the root group can).
-        if (hierarchy.own / "cgroup.type").exists():
-            leaf = hierarchy.own / _OWN_LEAF
-            leaf.mkdir(exist_ok=True)
-            for pid in (hierarchy.own / "cgroup.procs").read_text().split():
-                with contextlib.suppress(ProcessLookupError):
-                    (leaf / "cgroup.procs").write_text(pid)
-        (hierarchy.own / "cgroup.subtree_control").write_text(wanted)
+            return hierarchy.controllers
+        handed = delegation.Delegation(hierarchy.own, hierarchy.controllers)
+        given = handed.take()
+        self._delegations.append(handed)
         base.mkdir(exist_ok=True)
-        (base / "cgroup.subtree_control").write_text(wanted)
+        (base / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in sorted(given)))
+        return given
 
     def create(self, instance: str, limits: Limits) -> Group:
         """The groups of a new instance with its limits set. OSError."""
         group = Group({}, {})
         try:
-            for hierarchy in self._hierarchies:
+            for hierarchy in self._used:
                 folder = hierarchy.own / self._name / instance
                 folder.mkdir()
                 for name in hierarchy.controllers:
@@ -196,7 +220,7 @@ class Cgroups:
 
     def limit(self, group: Group, limits: Limits) -> None:
         """Other limits, none of them higher. OSError."""
-        for hierarchy in self._hierarchies:
+        for hierarchy in self._used:
             folder = next(group.folders[name] for name in hierarchy.controllers)
             _set(folder, hierarchy, limits)
 
@@ -204,6 +228,8 @@ class Cgroups:
         for hierarchy in self._hierarchies:
             with contextlib.suppress(OSError):
                 _clear(hierarchy.own / self._name)
+        while self._delegations:
+            self._delegations.pop().give_back()
 
     def bases(self) -> list[str]:
         """Where our groups are, for the next life to clear if it stands elsewhere."""

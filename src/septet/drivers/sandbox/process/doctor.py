@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -35,6 +34,11 @@ _FIXES = {
     "seccomp": "a kernel with CONFIG_SECCOMP_FILTER on x86_64 or aarch64",
     "overlay": "a kernel of 5.11 or newer with the overlay module loaded",
     "landlock": "a kernel of 5.13 or newer with landlock in its lsm= list",
+}
+_SOFT = {
+    "memory": "memory is checked ten times a second instead of by the kernel",
+    "cpu": "processor time is not limited",
+    "pids": "processes are counted for each user, not for each instance",
 }
 _OPTIONAL = frozenset({"overlay", "landlock"})
 
@@ -83,14 +87,13 @@ def _limits(cgroups: Cgroups) -> Check:
         cgroups.try_out()
     if cgroups.hard:
         return Check(name="limits", state="ok", detail="hard: control groups")
+    kept = f"; the kernel holds {', '.join(sorted(cgroups.held))}" if cgroups.held else ""
     return Check(
         name="limits",
         state="degraded",
-        detail=f"best effort: {cgroups.why}",
-        cost="memory is checked ten times a second instead of by the kernel, and processor time is not limited",
-        fix="run as root, or as a systemd service with Delegate=yes"
-        if os.geteuid()
-        else "mount the missing controllers",
+        detail=f"best effort: {cgroups.why}{kept}",
+        cost=", ".join(text for name, text in _SOFT.items() if name not in cgroups.held),
+        fix=cgroups.fix,
     )
 
 

@@ -112,7 +112,7 @@ class ProcessSandbox:
             raise Unavailable(
                 f"the process sandbox cannot start: {error}", hint="run `septet doctor` to see what this host lacks"
             ) from error
-        if not self._cgroups.hard:
+        if "memory" not in self._cgroups.held:
             self._supervisor = asyncio.create_task(supervise.watch(self._instances, self._settings.supervise_every))
 
     def _prepare(self) -> None:
@@ -257,7 +257,7 @@ class ProcessSandbox:
         return self._resolver.spec(request, host, servers)
 
     def host(self, number: int) -> Host:
-        return Host(number, os.getgid() if self._rootless else number, self._rootless, self._cgroups.hard)
+        return Host(number, os.getgid() if self._rootless else number, self._rootless, "pids" in self._cgroups.held)
 
     def zygote(self, runtime: str) -> Zygote | None:
         return self._zygotes.of(runtime)
@@ -283,7 +283,7 @@ class ProcessSandbox:
 
     def _group(self, id: str, limits: Limits, prepared: Prepared | None) -> cgroup.Group | None:
         """OSError."""
-        if not self._cgroups.hard:
+        if not self._cgroups.held:
             return None
         if prepared is None or prepared.group is None:
             return self._cgroups.create(id, limits)
@@ -479,7 +479,7 @@ class ProcessSandbox:
 
     async def stats(self, instance: str) -> InstanceStats:
         found = self._find(instance)
-        if found.group is not None:
+        if found.group is not None and self._cgroups.hard:
             return found.group.stats()
         use = supervise.measure(found.pid, found.info.memory * _MIB) if found.pid else supervise.Use(0, 0.0, 0)
         found.peak = max(found.peak, use.memory)

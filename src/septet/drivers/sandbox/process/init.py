@@ -88,6 +88,7 @@ def _say(control: socket.socket, descriptors: tuple[int, ...] = (), **message: o
 def _prepare(spec: Spec, control: socket.socket, sync: int, streams: list[int]) -> Spec:
     """Until nothing but the function's process is missing; returns the function's spec."""
     if spec.walls:
+        os.umask(0o022)  # not the platform's: what is made for mounts is for the function's uid
         sys_.prctl(sys_.PR_SET_PDEATHSIG, signal.SIGKILL)
     if spec.walls and spec.rootless:
         write("/proc/self/setgroups", "deny")

@@ -212,7 +212,7 @@ class Parking:
         container = Container(runtime=runtime, command=self._runtimes[runtime].command)
         request = LaunchRequest(id=name, namespace="", function="", revision="", containers=(container,))
         number = self._driver.take_id()
-        group = self._cgroups.create(name, OURS) if self._cgroups.hard else None
+        group = self._cgroups.create(name, OURS) if self._cgroups.held else None
         instance = self._driver.begin(request, number, group, "pool")
         try:
             spec = instance.parked_with = self._resolver.parked(runtime, name, self._driver.host(number))

@@ -155,7 +155,7 @@ class WarmPool:
     def _launch(self, zygote: Zygote) -> None:
         id = f"pool-{next(self._numbers)}"
         spec = self._make(zygote, id)
-        group = self._cgroups.create(id, OURS) if self._cgroups.hard else None
+        group = self._cgroups.create(id, OURS) if self._cgroups.held else None
         spec = spec.within(group.files if group else [])
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)

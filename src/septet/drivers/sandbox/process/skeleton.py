@@ -87,6 +87,16 @@ class Skeleton:
         for name in _TREES:
             _copy_links(Path("/") / name, self.root / name)
         self._local_time()
+        self._open_to_all()
+
+    def _open_to_all(self) -> None:
+        """Instances have other uids, and the platform's umask may keep everybody out (as the unit's does)."""
+        for path in (self.root, self.empty, self.point):
+            path.chmod(0o755)
+        for folder, folders, files in os.walk(self.root):
+            for name, mode in (*((name, 0o755) for name in folders), *((name, 0o644) for name in files)):
+                if not (path := Path(folder) / name).is_symlink():
+                    path.chmod(mode)
 
     def _like_host(self, name: str) -> None:
         """/bin and the like: links into /usr where the host has it so, else folders to bind."""
@@ -116,6 +126,12 @@ class Skeleton:
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
+            path.chmod(0o644)
+            path = path.parent
+        for made in (path, *path.parents):
+            if made == self.root or self.root not in made.parents:
+                break
+            made.chmod(0o755)
 
 
 def _copy_links(source: Path, target: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from septet.drivers.sandbox.process import landlock, seccomp
 from septet.drivers.sandbox.process import syscalls as sys_
 
+_NOBODY = 65534
 _NAMESPACES = {
     "user namespace": sys_.CLONE_NEWUSER,
     "mount namespace": sys_.CLONE_NEWNS,
@@ -35,34 +36,47 @@ def main() -> None:
 def _in_child(namespaces: int, work: Callable[[], None]) -> str:
     """Runs `work` in a child in new namespaces; the error's text, or nothing."""
     reader, writer = os.pipe()
+    mapped, go = os.pipe()
     uid, gid = os.getuid(), os.getgid()
     if uid != 0 and namespaces:
         namespaces |= sys_.CLONE_NEWUSER
     try:
         pid = sys_.fork_into(namespaces)
     except OSError as error:
-        os.close(reader)
-        os.close(writer)
+        for end in (reader, writer, mapped, go):
+            os.close(end)
         return str(error.strerror)
     if pid == 0:
         try:
-            if namespaces & sys_.CLONE_NEWUSER:
-                _write("setgroups", "deny")
-                _write("uid_map", f"0 {uid} 1")
-                _write("gid_map", f"0 {gid} 1")
+            os.close(go)
+            os.read(mapped, 1)  # ends when the parent is through
+            if namespaces & sys_.CLONE_NEWUSER and uid != 0:
+                _write("self/setgroups", "deny")
+                _write("self/uid_map", f"0 {uid} 1")
+                _write("self/gid_map", f"0 {gid} 1")
             work()
         except Exception as error:
             os.write(writer, str(error).encode()[:1000] or b"failed")
         os._exit(0)
     os.close(writer)
+    os.close(mapped)
+    failed = ""
+    if namespaces & sys_.CLONE_NEWUSER and uid == 0:
+        # As for an instance: root maps another's id, from outside. (Its own would need CAP_SETFCAP.)
+        try:
+            _write(f"{pid}/uid_map", f"0 {_NOBODY} 1")
+            _write(f"{pid}/gid_map", f"0 {_NOBODY} 1")
+        except OSError as error:
+            failed = str(error)
+    os.close(go)
     with open(reader, "rb") as file:
-        text = file.read().decode("utf-8", "replace")
+        text = failed or file.read().decode("utf-8", "replace")
     _, status = os.waitpid(pid, 0)
     return text or ("" if status == 0 else f"the trial ended with status {status}")
 
 
 def _write(name: str, text: str) -> None:
-    with open(f"/proc/self/{name}", "w") as file:
+    with open(f"/proc/{name}", "w") as file:
         file.write(text)
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import platform as machine
 import socket
+import time
 import tomllib
 import urllib.parse
 from collections.abc import Iterator
@@ -85,14 +86,25 @@ def surprises(answer: dict[str, Any], expected: dict[str, str]) -> dict[int, str
     return found
 
 
-def test_the_probes_in_a_function(walled: Platform, host: dict[str, Any], level: str) -> None:
-    walled.deploy("probe", {"main.py": PROBE}, limits={"timeout": 120})
+@pytest.mark.parametrize("tier", ["exec", "pool"])
+def test_the_probes_in_a_function(walled: Platform, host: dict[str, Any], level: str, tier: str) -> None:
+    name = f"probe-{tier}"
+    if tier == "pool":
+        walled.deploy("first", {"main.py": "def handle(request, context):\n    return 'ok'\n"})
+        time.sleep(3)  # for the pool to be filled: what tells of it is checked below
+    walled.deploy(
+        name,
+        {"main.py": PROBE},
+        limits={"timeout": 120},
+        isolation="strict" if tier == "exec" else "default",
+    )
+    assert [instance["tier"] for instance in walled.instances(name)] == [tier]
     # Memory goes first and alone: as an ordinary user its supervisor ends the whole instance.
     quiet = [number for number in NUMBERS if number != 29]
-    got = walled.call("probe", body=json.dumps({**host, **BOUNDS, "only": quiet}), timeout=150)
+    got = walled.call(name, body=json.dumps({**host, **BOUNDS, "only": quiet}), timeout=150)
     assert got.status == 200, got.text
     answer = got.json
-    memory = walled.call("probe", body=json.dumps({**BOUNDS, "only": [29]}), timeout=150)
+    memory = walled.call(name, body=json.dumps({**BOUNDS, "only": [29]}), timeout=150)
     if level == "rootless" and memory.status != 200:
         assert memory.json["type"] == "urn:septet:error:function-out-of-memory", memory.text
         answer["29"] = {"name": "memory", "verdict": "closed", "detail": "the supervisor ended it"}

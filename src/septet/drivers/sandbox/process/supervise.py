@@ -7,9 +7,10 @@ import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from septet.drivers.sandbox.process.instance import Instance
+if TYPE_CHECKING:
+    from septet.drivers.sandbox.process.instance import Instance
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICK = os.sysconf("SC_CLK_TCK")

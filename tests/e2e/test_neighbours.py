@@ -303,13 +303,20 @@ def footprint(platform: Platform) -> dict[str, Any]:
     }
 
 
-def test_fifty_starts_and_stops_leave_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("waiting", [0, 2])
+def test_fifty_starts_and_stops_leave_nothing(tmp_path: Path, waiting: int) -> None:
     source = {"main.py": "import os\ndef handle(request, context):\n    os._exit(0)\n"}
-    with Platform(tmp_path / "data") as platform:
+    with Platform(tmp_path / "data", "--warm-pool", str(waiting)) as platform:
+
+        def full() -> bool:
+            """Both kinds of those that wait are all there again."""
+            return f"septet_warm_pool {2.0 * waiting}\n" in platform.request("GET", "/metrics").text
+
         platform.deploy("dies", source, scale={"window": 6.0, "grace": 0.5})
         for _ in range(2):
             platform.call("dies", body=b"x")
         assert soon(lambda: not platform.instances("dies"), 20)
+        assert soon(full, 20)
         before = footprint(platform)
         ids = set()
         for _ in range(50):

@@ -106,7 +106,6 @@ class ProcessSandbox:
             self._launcher.open()
             if self._walls and self._settings.zygotes:
                 self._zygotes.open()
-            if self._walls:
                 self._parking.open()
         except OSError as error:
             raise Unavailable(

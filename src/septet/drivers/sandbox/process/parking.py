@@ -211,8 +211,8 @@ class Parking:
         name = f"parked-{secrets.token_hex(8)}"
         container = Container(runtime=runtime, command=self._runtimes[runtime].command)
         request = LaunchRequest(id=name, namespace="", function="", revision="", containers=(container,))
-        number = self._driver.take_id()
         group = self._cgroups.create(name, OURS) if self._cgroups.held else None
+        number = self._driver.take_id()
         instance = self._driver.begin(request, number, group, "pool")
         try:
             spec = instance.parked_with = self._resolver.parked(runtime, name, self._driver.host(number))

@@ -150,7 +150,7 @@ class Platform:
         )
 
     def _make_calls(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.credentials = Credentials(self.store, self.clock)
+        self.credentials = Credentials(self.store, self.clock, self.table.touch)
         ports = Ports(
             store=self.store,
             blobs=self.blobs,

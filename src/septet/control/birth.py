@@ -123,7 +123,7 @@ class Birth:
                 on_log=functools.partial(self._log, info),
             )
         except FunctionError as error:
-            error.details.setdefault("log", await self._output(info))
+            error.details.setdefault("log", await self.output(info))
             raise
 
     def secrets(self, namespace: str, names: Iterable[str]) -> dict[str, dict[str, bytes]]:
@@ -187,7 +187,7 @@ class Birth:
             )
         )
 
-    async def _output(self, info: InstanceInfo) -> str:
+    async def output(self, info: InstanceInfo) -> str:
         """The last lines that the instance wrote; a log that cannot be read must not hide the real error."""
         try:
             lines = await self._logs.read(info.namespace, info.function, instance=info.id, tail=LOG_LINES)

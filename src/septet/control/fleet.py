@@ -321,16 +321,17 @@ class Fleet:
 
     def _stopped(self, member: Member, exit: InstanceExit) -> None:
         member.exit = exit
-        if member.phase == "opening" and member.opening is not None:
+        if member.phase in ("starting", "opening"):
             self._spawn(self._settle(member, exit))
         else:
             self._handle(member.id, life.Stopped(exit))
 
     async def _settle(self, member: Member, exit: InstanceExit) -> None:
-        """It ended while its link was being opened: the opener knows why, and gets the time to say it."""
-        if member.opening is not None:
+        """It ended before it was ready: an opener knows why, and gets the time to say it; else its output tells."""
+        if member.phase == "opening" and member.opening is not None:
             await asyncio.wait([member.opening], timeout=2 * EXIT_PATIENCE)
-        self._handle(member.id, life.Stopped(exit))
+        output = await self._birth.output(member.info) if member.phase in ("starting", "opening") else ""
+        self._handle(member.id, life.Stopped(exit, output))
 
     async def _drain(self, member: Member) -> None:
         """Waits until nothing runs in it, as long as its longest call may take."""

@@ -56,9 +56,10 @@ class Lost(NamedTuple):
 
 
 class Stopped(NamedTuple):
-    """The sandbox says that it is gone."""
+    """The sandbox says that it is gone. `log` is the end of what it wrote, where that explains a failed start."""
 
     exit: InstanceExit
+    log: str = ""
 
 
 Event = Room | Running | Opened | Failed | Retire | Idle | Lost | Stopped
@@ -79,7 +80,7 @@ def step(phase: Phase, event: Event) -> Step:
     if phase == "gone":
         return Step("gone")
     if isinstance(event, Stopped):
-        return _stopped(phase, event.exit)
+        return _stopped(phase, event)
     if isinstance(event, Retire):
         return _retire(phase)
     if isinstance(event, Failed):
@@ -115,19 +116,21 @@ def _retire(phase: Phase) -> Step:
     return Step("draining", ("drain",)) if phase == "ready" else Step(phase)
 
 
-def _stopped(phase: Phase, exit: InstanceExit) -> Step:
-    error = ended(exit) if phase in ("starting", "opening") else None
+def _stopped(phase: Phase, event: Stopped) -> Step:
+    error = ended(event.exit, event.log) if phase in ("starting", "opening") else None
     return Step("gone", ("forget",), error)
 
 
-def ended(exit: InstanceExit) -> SeptetError:
-    """The error of a process that ended before it was ready."""
+def ended(exit: InstanceExit, output: str = "") -> SeptetError:
+    """The error of a process that ended before it was ready; `details["log"]` is the end of its output."""
+    told = {"log": output} if output else {}
     if exit.limit == "memory":
         return FunctionOutOfMemory(
             "the process used more memory than it may before it was ready",
             hint="raise limits.memory",
             limit="memory",
             stage="start",
+            details=told,
         )
     how = exit.message or (
         f"it was killed by signal {exit.signal}" if exit.signal else f"it ended with code {exit.code}"
@@ -136,5 +139,5 @@ def ended(exit: InstanceExit) -> SeptetError:
         f"the process ended before it was ready: {how}",
         hint="look at the function's logs",
         limit=exit.limit,
-        details={"code": exit.code, "signal": exit.signal},
+        details={"code": exit.code, "signal": exit.signal, **told},
     )

@@ -50,8 +50,9 @@ class Admission:
             return Sender(ANONYMOUS, False)
         return Sender(self._authenticate(text.strip().decode("latin-1")), True)
 
-    def admit(self, sender: Sender, function: FunctionEntry) -> None:
-        """Raises Unauthenticated, Forbidden, QuotaExceeded."""
+    def admit(self, sender: Sender, function: FunctionEntry) -> bool:
+        """Whether a rate was counted, so that the next call may fare otherwise. Raises Unauthenticated, Forbidden,
+        QuotaExceeded."""
         verdict = access.decide(
             sender.caller, access.INVOKE, function.namespace, public=function.public, now=self._wall()
         )
@@ -67,6 +68,7 @@ class Admission:
             self._rate(f"namespace {function.namespace}", quota)
         if sender.caller.quota.requests:
             self._rate(f"token {sender.caller.name}", sender.caller.quota)
+        return bool(quota.requests or sender.caller.quota.requests)
 
     def _rate(self, owner: str, quota: Quota) -> None:
         if len(self._arrivals) > _SERIES_MAX:

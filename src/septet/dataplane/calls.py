@@ -7,6 +7,7 @@ import asyncio
 from septet.dataplane.admission import AUTHORIZATION, Admission, Sender
 from septet.dataplane.dispatch import NO_HEADERS, CallTarget, ControlTarget, Peer, Refusal
 from septet.dataplane.exchange import Exchange
+from septet.dataplane.express import Lane, is_plain
 from septet.dataplane.metrics import Metrics
 from septet.dataplane.pool import InstancePool
 from septet.dataplane.router import Goal, Router
@@ -32,12 +33,14 @@ from septet.wire.http1 import RequestHeadFacts
 
 
 class CallData:
-    """What goes with a call: its revision, and why it had to wait."""
+    """What goes with a call: its revision, and why it had to wait. `steady`: another call like it would go the same
+    way, until the table changes."""
 
-    __slots__ = ("cold", "revision")
+    __slots__ = ("cold", "revision", "steady")
 
-    def __init__(self, revision: RevisionEntry) -> None:
+    def __init__(self, revision: RevisionEntry, steady: bool) -> None:
         self.revision = revision
+        self.steady = steady
         self.cold: ColdReason = ""
 
 
@@ -68,6 +71,7 @@ class Calls:
     def close(self) -> None:
         """No new calls from now on; those that run go on."""
         self._closing = True
+        self._router.table.touch()
 
     # -- Dispatcher
 
@@ -91,6 +95,17 @@ class Calls:
                 )
             app = surfaces.first.app
         return ControlTarget(app, state={"instance": surfaces.instance} if surfaces.instance else {})
+
+    def lane(self, head: RequestHeadFacts, target: CallTarget, lines: bytes) -> Lane | None:
+        data = target.data
+        assert isinstance(data, CallData)
+        pool = self._pool.of(target.key)
+        if self._closing or not data.steady or not any(slot.short for slot in pool.slots.values()):
+            return None
+        series = self._metrics.of(target.namespace, target.function, target.key[1], "http")
+        table = self._router.table
+        lane = Lane(self, head, target, table=table, lines=lines, pool=pool, series=series, logs=self._logs)
+        return lane if is_plain(lane) else None
 
     def submit(self, exchange: Exchange, again: bool) -> None:
         data = exchange.target.data
@@ -138,7 +153,7 @@ class Calls:
 
     def _call(self, head: RequestHeadFacts, peer: Peer, surfaces: Surfaces, route: CallRoute, goal: Goal) -> CallTarget:
         sender = self._sender(head, peer, surfaces, goal.function.namespace)
-        self._admission.admit(sender, goal.function)
+        rated = self._admission.admit(sender, goal.function)
         limits = goal.revision.limits
         return CallTarget(
             namespace=goal.function.namespace,
@@ -150,7 +165,7 @@ class Calls:
             request_body=limits.request_body,
             caller=sender.caller,
             cut=AUTHORIZATION if sender.credential else NO_HEADERS,
-            data=CallData(goal.revision),
+            data=CallData(goal.revision, goal.steady and not rated),
         )
 
     def _sender(self, head: RequestHeadFacts, peer: Peer, surfaces: Surfaces, namespace: str) -> Sender:

@@ -17,6 +17,7 @@ from septet.wire.problem import render_problem
 
 if TYPE_CHECKING:
     from septet.dataplane.exchange import Exchange
+    from septet.dataplane.express import Lane
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -129,6 +130,11 @@ class Dispatcher(Protocol):
 
     def route(self, head: RequestHeadFacts, peer: Peer) -> CallTarget | ControlTarget | Refusal:
         """Decides at once, from memory. A SeptetError that it raises is a Refusal in the native style."""
+        ...
+
+    def lane(self, head: RequestHeadFacts, target: CallTarget, lines: bytes) -> Lane | None:
+        """What calls with this very head share, so that the next one costs less; `lines` are those that the function
+        gets of it. None when such calls may differ."""
         ...
 
     def submit(self, exchange: Exchange, again: bool) -> None:

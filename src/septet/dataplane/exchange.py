@@ -105,6 +105,28 @@ class Exchange:
         self._attempts = 0
         self._informational = 0
 
+    def take_over(
+        self, invocation: bytes, traceparent: bytes, begun: float, wall: float, body: bytes, running: bool
+    ) -> None:
+        """Becomes a call that an instance got whole at `begun` (loop time)."""
+        self.invocation = invocation.decode()
+        self.request_id = invocation
+        self.traceparent = traceparent
+        self.queued_at = self.started_at = begun
+        self.queued_wall = wall
+        self.deadline = begun + self.target.timeout
+        self.running = running
+        self.bytes_in = len(body)
+        self._replay = None if running else [body] if body else []
+        self._body_done = self._up_ended = True
+        self._attempts = 1
+
+    def go_on(self, instance: str, upload: Upload, on_done: Callable[[], None]) -> None:
+        """The other half of `take_over`, once the link knows this call."""
+        self.instance = instance
+        self._upload = upload
+        self._on_done = on_done
+
     # -- what the dispatcher reads
 
     @property

@@ -18,7 +18,8 @@ from septet.dataplane.asgi import ControlExchange
 from septet.dataplane.desk import Desk
 from septet.dataplane.dispatch import CallTarget, ControlTarget, Peer, Refusal, Waits
 from septet.dataplane.exchange import Exchange
-from septet.dataplane.forwarding import Forwarded
+from septet.dataplane.express import LANES, ExpressCall, Lanes, repeats
+from septet.dataplane.forwarding import Forwarded, forwarded_lines
 from septet.dataplane.patience import Patience
 from septet.dataplane.refusals import rendered, slow_body, slow_head, too_large
 from septet.model.errors import MalformedRequest, PlatformError, SeptetError
@@ -48,6 +49,7 @@ class Front(asyncio.Protocol):
         "_closing",
         "_eof",
         "_expects",
+        "_lanes",
         "_left",
         "_limit",
         "_patience",
@@ -89,6 +91,7 @@ class Front(asyncio.Protocol):
         self._write_paused = False
         self._closing = False
         self._eof = False
+        self._lanes: Lanes = {}
         self._patience = Patience(desk.settings)
 
     # -- asyncio's side
@@ -98,6 +101,7 @@ class Front(asyncio.Protocol):
         address = transport.get_extra_info("peername")
         host, port = (address[0], address[1]) if isinstance(address, tuple) else ("", 0)
         self.peer = Peer(self.desk.facts, host, port, self.desk.facts.trusts(host))
+        self._lanes = self.desk.lanes(host)
         self.desk.connections.add(self)
         if len(self.desk.connections) > self.desk.settings.max_connections or self.desk.draining:
             self.transport.abort()
@@ -105,6 +109,8 @@ class Front(asyncio.Protocol):
         self._arm(self.desk.loop.time() + self.desk.settings.head_timeout)
 
     def data_received(self, data: bytes) -> None:
+        if self._receiver is None and not self._buffer and self._lanes and self._express(data):
+            return
         self._buffer = self._buffer + data if self._buffer else data
         self._work()
 
@@ -145,6 +151,61 @@ class Front(asyncio.Protocol):
             self._receiver.resume_reply()
         else:
             self._work()
+
+    # -- the express lane
+
+    def _express(self, data: bytes) -> bool:
+        """Whether these bytes are one request like one before, which is on its way now."""
+        if self._reading is not Reading.HEAD or self._closing or self._write_paused or self.desk.draining:
+            return False
+        lane = self._lanes.get(data)
+        if lane is not None:
+            return not lane.body and lane.begin(self, b"")
+        end = data.find(b"\r\n\r\n") + 4
+        if not 4 < end < len(data):
+            return False
+        lane = self._lanes.get(data[:end])
+        return lane is not None and len(data) - end == lane.body and lane.begin(self, data[end:])
+
+    def busy(self, call: ExpressCall) -> None:
+        self._receiver = call
+        self._reading = Reading.NOTHING
+        self.desk.deadlines.arm(self, call.deadline)
+
+    @property
+    def undisturbed(self) -> bool:
+        """Nothing happened on the connection but the call that runs."""
+        return not (self._closing or self._eof or self._paused or self._write_paused or self.desk.draining)
+
+    def answered(self, data: bytes, now: float) -> None:
+        """The whole answer to an express call: the connection is free for another request."""
+        self._receiver = None
+        self.transport.write(data)
+        self._reading = Reading.HEAD
+        self.desk.deadlines.arm(self, now + self.desk.settings.idle_timeout)
+
+    def proceed(self) -> None:
+        """A request that came meanwhile is read."""
+        if self._buffer and not self._closing:
+            self._work()
+
+    def unfold(self, exchange: Exchange, method: bytes, taken: int) -> None:
+        """An express call became an exchange."""
+        self.answer = Answer(self.transport, self.desk.flusher, method, 1, not self.desk.draining)
+        self._receiver = exchange
+        self._taken = taken
+        self._expects = False
+
+    def _learn(self, raw: bytes, head: RequestHeadFacts, target: CallTarget) -> None:
+        """The connection sent this block twice: it may come again."""
+        if self.forwarded is None or self.forwarded.fields is not head.fields or not repeats(head, len(raw)):
+            return
+        lines, _ = forwarded_lines(self.forwarded, head, target, self.peer)
+        lane = self.desk.dispatcher.lane(head, target, lines)
+        if lane is not None:
+            if len(self._lanes) >= LANES:
+                self._lanes.clear()
+            self._lanes[raw] = lane
 
     # -- the receiver's side
 
@@ -310,7 +371,7 @@ class Front(asyncio.Protocol):
         except SeptetError as error:
             self._bad_head(error)
             return False
-        self._begin(head)
+        self._begin(head, data[: end + 4])
         return True
 
     def _bad_head(self, error: SeptetError) -> None:
@@ -320,7 +381,7 @@ class Front(asyncio.Protocol):
         self.refuse(error, render_problem, "", b"")
         self.finished()
 
-    def _begin(self, head: RequestHeadFacts) -> None:
+    def _begin(self, head: RequestHeadFacts, raw: bytes) -> None:
         desk = self.desk
         keep = head.keep_alive and not desk.draining
         self.answer = Answer(self.transport, desk.flusher, head.method, head.minor, keep)
@@ -347,6 +408,7 @@ class Front(asyncio.Protocol):
             exchange = Exchange(self, head, target)
             self._receiver = exchange
             self._begin_body()
+            self._learn(raw, head, target)
             self.desk.dispatcher.submit(exchange, False)
         else:
             control = ControlExchange(self, head, target)

@@ -34,12 +34,17 @@ class Series:
         self.bytes_out = 0
 
     def add(self, status: int, seconds: float) -> None:
+        counts, total = self.entry(status)
+        counts[bisect_left(BUCKETS, seconds)] += 1
+        total[0] += seconds
+
+    def entry(self, status: int) -> tuple[list[int], list[float]]:
+        """The histogram that calls with this status are counted in, and the sum of their seconds."""
         name = f"{status // 100}xx" if 100 <= status < 600 else "none"
         entry = self.status.get(name)
         if entry is None:
             entry = self.status[name] = ([0] * (len(BUCKETS) + 1), [0.0])
-        entry[0][bisect_left(BUCKETS, seconds)] += 1
-        entry[1][0] += seconds
+        return entry
 
 
 class Metrics:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from septet.model.errors import QueueFull, QueueTimeout, SeptetError
-from septet.ports.contract import Link
+from septet.ports.contract import Link, ShortLink
 from septet.ports.signals import Demand, Load, RevisionKey
 
 NO_LIMIT = 1 << 30
@@ -42,11 +42,13 @@ class QueueBounds(Protocol):
 class Slot:
     """One instance in the pool."""
 
-    __slots__ = ("draining", "free", "idle_since", "limit", "link", "owner", "running")
+    __slots__ = ("draining", "free", "idle_since", "limit", "link", "name", "owner", "running", "short")
 
     def __init__(self, owner: RevisionPool, link: Link, limit: int, now: float) -> None:
         self.owner = owner
         self.link = link
+        self.short = link if isinstance(link, ShortLink) else None
+        self.name = link.instance.id.encode()
         self.limit = limit
         self.running = 0
         self.draining = False
@@ -112,18 +114,35 @@ class RevisionPool:
         del self._waiting[waiter]
         return True
 
-    def release(self, slot: Slot) -> None:
-        self._account()
+    def take(self, now: float) -> Slot | None:
+        """Room for a call that begins now (loop time) and ends with `release`; None when it would have to wait."""
+        if not self._free or self._waiting:
+            return None
+        self._busy_area += self._running * (now - self._area_at)
+        self._area_at = now
+        self._arrived += 1
+        return self._occupy()
+
+    def untake(self, slot: Slot) -> None:
+        """The call that took it goes another way, and is counted there."""
+        self._arrived -= 1
+        self.release(slot)
+
+    def release(self, slot: Slot, now: float = 0.0) -> None:
+        now = now or self._loop.time()
+        self._busy_area += (self._running + len(self._waiting)) * (now - self._area_at)
+        self._area_at = now
         self._running -= 1
         slot.running -= 1
         if slot.running == 0:
-            slot.idle_since = self._loop.time()
+            slot.idle_since = now
         if slot.draining or self.slots.get(slot.link.instance.id) is not slot:
             return
         if not slot.free:
             slot.free = True
             self._free.append(slot)
-        self._serve()
+        if self._waiting:
+            self._serve()
 
     # -- instances
 
@@ -191,13 +210,18 @@ class RevisionPool:
             self._free.remove(slot)
 
     def _assign(self, waiter: Waiter) -> None:
+        slot = self._occupy()
+        waiter.assign(slot.link, slot.done)
+
+    def _occupy(self) -> Slot:
+        """The most recently used instance that has room gets one call more."""
         slot = self._free[-1]
         slot.running += 1
         self._running += 1
         if slot.running >= slot.limit:
             self._free.pop()
             slot.free = False
-        waiter.assign(slot.link, slot.done)
+        return slot
 
     def _serve(self) -> None:
         while self._waiting and self._free:

@@ -18,18 +18,20 @@ GOAL_SIZE = 512
 
 
 class Goal(NamedTuple):
-    """A call's function, its revision, and the target (path and query) that the function sees."""
+    """A call's function, its revision, and the target (path and query) that the function sees. `steady`: until the
+    table changes, every such request has this goal."""
 
     function: FunctionEntry
     revision: RevisionEntry
     target: bytes
+    steady: bool = False
 
 
 class Router:
     """Pure look-ups in the table; `random` gives numbers in [0, 1)."""
 
     def __init__(self, table: Table, random: Callable[[], float]) -> None:
-        self._table = table
+        self.table = table
         self._random = random
         self._entries: tuple[routes.Entry, ...] = ()
         self._entries_of = -1
@@ -41,44 +43,43 @@ class Router:
 
         Goals without a choice by chance are remembered until the table changes.
         """
-        if self._goals_of != self._table.generation:
+        if self._goals_of != self.table.generation:
             self._goals.clear()
-            self._goals_of = self._table.generation
+            self._goals_of = self.table.generation
         key = (route.prefix, route.namespaced, route.namespace, target)
         goal = self._goals.get(key)
         if goal is None:
-            goal, by_chance = self._find(route, target)
-            if not by_chance and len(target) <= GOAL_SIZE:
+            goal = self._find(route, target)
+            if goal.steady and len(target) <= GOAL_SIZE:
                 if len(self._goals) >= GOALS:
                     self._goals.clear()
                 self._goals[key] = goal
         return goal
 
-    def _find(self, route: CallRoute, target: bytes) -> tuple[Goal, bool]:
-        """The goal, and whether another request could get another one."""
+    def _find(self, route: CallRoute, target: bytes) -> Goal:
         path, mark, query = target.partition(b"?")
         parts = path[len(route.prefix) :].split(b"/", 2 if route.namespaced else 1)
         namespace = _segment(parts.pop(0)) if route.namespaced else route.namespace
         if not parts or not parts[0]:
             raise NotFound("the address names no function", hint=f"call {_shape(route)}")
         name, _, pick = _segment(parts[0]).partition("@")
-        function = self._table.function(namespace, name)
+        function = self.table.function(namespace, name)
         if function is None:
             raise unknown_function(namespace, name)
         rest = b"/" + (parts[1] if len(parts) > 1 else b"")
-        goal = Goal(function, self.revision(function, pick), rest + mark + query)
-        return goal, not pick and len(function.traffic) > 1
+        steady = bool(pick) or len(function.traffic) == 1
+        return Goal(function, self.revision(function, pick), rest + mark + query, steady)
 
     def matched(self, host: bytes, target: bytes, method: bytes) -> Goal | tuple[str, ...]:
         """The goal of the route object that the request belongs to, or the methods that would have matched."""
-        if not self._table.routes:
+        if not self.table.routes:
             return ()
         path, mark, query = target.partition(b"?")
         found = routes.find(self._routes(), host.decode("latin-1"), path.decode("latin-1"), method.decode("latin-1"))
         if isinstance(found, routes.Miss):
             return found.allow
         chosen = self._weighted(found.route)
-        function = self._table.function(found.route.meta.namespace, chosen.function)
+        function = self.table.function(found.route.meta.namespace, chosen.function)
         if function is None:
             raise unknown_function(found.route.meta.namespace, chosen.function)
         rest = found.rest.encode("latin-1") if found.route.spec.strip else path
@@ -108,9 +109,9 @@ class Router:
         raise not_ready(function)
 
     def _routes(self) -> tuple[routes.Entry, ...]:
-        if self._entries_of != self._table.routes_version:
-            self._entries = routes.table(self._table.routes.values())
-            self._entries_of = self._table.routes_version
+        if self._entries_of != self.table.routes_version:
+            self._entries = routes.table(self.table.routes.values())
+            self._entries_of = self.table.routes_version
         return self._entries
 
     def _weighted(self, route: Route) -> RouteTarget:

@@ -53,6 +53,10 @@ class Table:
         self.generation = 0
         """Grows with every change of anything here, so that what was derived from it can be dropped."""
 
+    def touch(self) -> None:
+        """Something that decisions hang on changed elsewhere: what was derived is dropped."""
+        self.generation += 1
+
     def clear(self) -> None:
         """Forgets everything, before a fresh list is applied."""
         for known in (self._functions, self._revisions, self._entries, self._quotas, self.routes):

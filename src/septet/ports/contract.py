@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from septet.model.errors import SeptetError
 from septet.model.function import FunctionTemplate
@@ -136,6 +136,46 @@ class Link(Protocol):
 
     async def close(self, grace: float) -> None:
         """Lets open exchanges end within `grace` seconds, then fails them and closes the stream."""
+        ...
+
+
+class ShortCall(Protocol):
+    """A call whose request went out whole, in one step, and whose reply mostly comes back in one piece."""
+
+    running: bool
+    """Set by the link when the process began to run it: `Reply.started`."""
+
+    @property
+    def invocation(self) -> str: ...
+
+    def answered(self, head: bytes, body: bytes) -> bool:
+        """The whole reply: an unchecked head as the process sent it, and the body. True when it was passed on, and
+        the call is over. False, and nothing happened, when it cannot be: the link then calls `unfold`."""
+        ...
+
+    def unfold(self) -> None:
+        """From now on it is a call like any other: it calls the link's `unfold` at once."""
+        ...
+
+
+@runtime_checkable
+class ShortLink(Link, Protocol):
+    """A link that takes calls whose request is whole in one step, without an object for each."""
+
+    def ask(self, head: bytes, body: bytes, call: ShortCall) -> int:
+        """Sends the request and returns the call's number.
+
+        `head` is the request line and all header lines, Content-Length too, each ending in CRLF.
+
+        contract.7  Raises InstanceLost when the link is lost; the call then heard nothing.
+        contract.8  `answered` is called with a reply that comes in one piece; with anything else, and when it
+                    declines or the instance is lost, `unfold` is called and all goes on as after `begin`.
+        """
+        ...
+
+    def unfold(self, number: int, head: RequestHead, reply: Reply) -> Upload:
+        """Makes a call that `ask` began, and that is not over, one that `begin` could have begun. Called by the
+        call's side at any time, once."""
         ...
 
 

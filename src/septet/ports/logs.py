@@ -39,6 +39,10 @@ class Logs(Protocol):
         """Keeps an invocation's record, in batches; never blocks, never raises."""
         ...
 
+    def record_encoded(self, function: tuple[str, str], record: bytes) -> None:
+        """As `record`, of a function (namespace, name): the record as JSON, printable ASCII without a backslash."""
+        ...
+
     async def read(
         self,
         namespace: str,

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import re
 import secrets
+from collections.abc import Callable
 
 from septet.model.access import Caller
 from septet.model.errors import Expired, Unauthenticated
@@ -37,9 +38,11 @@ class Credentials:
     A look-up goes by the hash of what was sent, so that its time tells nothing of any token's text.
     """
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, changed: Callable[[], None] = lambda: None) -> None:
+        """`changed` is called whenever a token may mean something else than before."""
         self._store = store
         self._clock = clock
+        self._changed = changed
         self._tokens: dict[str, Token] = {}
         self._hashes: dict[str, str] = {}
         self._seen: dict[str, int] = {}
@@ -52,6 +55,7 @@ class Credentials:
         self._tokens.clear()
         self._hashes.clear()
         self._recent.clear()
+        self._changed()
         self._seen.clear()
         for obj in page.items:
             if isinstance(obj, Token):
@@ -83,6 +87,7 @@ class Credentials:
         if token.meta.resource_version < self._seen.get(token.meta.name, 0):
             return
         self._recent.clear()
+        self._changed()
         self._seen[token.meta.name] = token.meta.resource_version
         old = self._hashes.get(token.meta.name)
         if old is not None:
@@ -96,6 +101,7 @@ class Credentials:
         if known != token.spec.sha256:
             return
         self._recent.clear()
+        self._changed()
         del self._hashes[token.meta.name]
         self._tokens.pop(known, None)
         # A late report of the token's own writes must not bring it back; a new one of that name has a higher version.

@@ -19,6 +19,10 @@ HEADER_SIZE = _HEADER.size
 _CREDIT = struct.Struct(">I")
 
 
+parse_header = _HEADER.unpack_from
+"""(buffer, offset) -> (length, stream, type, flags, head): of a whole header that is there."""
+
+
 class Frame(NamedTuple):
     type: int
     flags: int
@@ -53,10 +57,11 @@ class FrameDecoder:
     """Bytes in any pieces -> frames. After a FrameError it is not used again."""
 
     def __init__(self) -> None:
-        self._buffer = b""
+        self.rest = b""
+        """What came of a frame whose end is still missing."""
 
     def feed(self, data: bytes) -> list[Frame]:
-        buffer = self._buffer + data if self._buffer else data
+        buffer = self.rest + data if self.rest else data
         frames: list[Frame] = []
         at, size = 0, len(buffer)
         while size - at >= HEADER_SIZE:
@@ -72,5 +77,5 @@ class FrameDecoder:
                 Frame(type_, flags, stream, buffer[begin : begin + head], buffer[begin + head : begin + length])
             )
             at = begin + length
-        self._buffer = buffer[at:] if at else buffer
+        self.rest = buffer[at:] if at else buffer
         return frames

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -10,10 +11,10 @@ from pathlib import Path
 
 import pytest
 from contract_beds import Bed
-from contract_processes import PATIENCE, Instance, Recorder, call, head
+from contract_processes import PATIENCE, Instance, Recorder, Short, call, head
 
 from septet.model.errors import FunctionCrashed, InitFailed, InstanceLost, SeptetError, StartFailed
-from septet.ports.contract import Link
+from septet.ports.contract import Link, ShortLink
 from septet.ports.sandbox import ProtocolFactory
 
 MIB = 1024 * 1024
@@ -176,6 +177,62 @@ async def clause_6(bed: Bed, folder: Path) -> None:
         await _cannot_be_loaded(bed, folder / "c")
 
 
+async def clause_7(bed: Bed, folder: Path) -> None:
+    """`ask` on a lost link raises InstanceLost, and the call hears nothing."""
+    async with bed.running(folder) as (instance, link):
+        if not isinstance(link, ShortLink):
+            assert bed.http, "our own runtimes take short calls"
+            return
+        instance.kill()
+        async with asyncio.timeout(PATIENCE):
+            while not instance.lost:
+                await asyncio.sleep(0.01)
+        short = Short(link)
+        with contextlib.suppress(InstanceLost):
+            short.ask("GET", "/hello")
+            raise AssertionError("a lost link took a call")
+        assert not short.heard
+
+
+async def clause_8(bed: Bed, folder: Path) -> None:
+    """A whole reply is handed over whole; with anything else, and when that is declined, the call goes on as others."""
+    async with bed.running(folder) as (instance, link):
+        if not isinstance(link, ShortLink):
+            return
+        short = await _asked(Short(link), "GET", "/hello")
+        assert (short.status, short.whole) == (200, b"hello GET")
+        # Some runtimes send every reply in pieces.
+        assert bed.runtime in ("go", "exec") or short.heard == ["answered"]
+        declined = await _asked(Short(link, declines=True), "GET", "/hello")
+        assert declined.heard[-1:] == ["unfold"]
+        assert (declined.status, declined.whole) == (200, b"hello GET")
+        counted = await _asked(Short(link), "POST", "/count", b"x" * 1000)
+        assert (counted.status, counted.whole) == (200, b"1000")
+        await _short_ends(bed, instance, link)
+
+
+async def _short_ends(bed: Bed, instance: Instance, link: ShortLink) -> None:
+    """A stream, a call that is cancelled, and one whose instance dies."""
+    pieces = await _asked(Short(link), "GET", "/flood?mib=2")
+    assert pieces.heard == ["unfold"] and pieces.reply.size == 2 * MIB
+    running = Short(link)
+    running.ask("GET", "/slow?s=20")
+    async with asyncio.timeout(PATIENCE):
+        while not running.running:
+            await asyncio.sleep(0.01)
+    instance.kill()
+    await running.reply.over()
+    assert running.heard == ["unfold"] and isinstance(running.reply.error, FunctionCrashed)
+
+
+async def _asked(short: Short, method: str, target: str, body: bytes = b"") -> Short:
+    short.ask(method, target, body)
+    async with asyncio.timeout(PATIENCE):
+        while not (short.reply.done or short.heard == ["answered"]):
+            await asyncio.sleep(0.005)
+    return short
+
+
 async def _never_ready(bed: Bed, folder: Path) -> None:
     started, _ = await bed.start(folder)
 
@@ -211,4 +268,6 @@ CLAUSES: dict[str, Callable[[Bed, Path], Awaitable[None]]] = {
     "contract.4": clause_4,
     "contract.5": clause_5,
     "contract.6": clause_6,
+    "contract.7": clause_7,
+    "contract.8": clause_8,
 }

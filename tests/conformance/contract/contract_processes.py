@@ -16,7 +16,7 @@ from septet.drivers.contract.frames import FramesContract
 from septet.model.errors import InstanceLost, NotFound, SeptetError
 from septet.model.function import FunctionTemplate
 from septet.model.instance import InstanceInfo
-from septet.ports.contract import Connect, Contract, Link, ReplyHead, RequestHead, Upload
+from septet.ports.contract import Connect, Contract, Link, ReplyHead, RequestHead, ShortLink, Upload
 from septet.ports.sandbox import ProtocolFactory
 from septet.registry import runtime_folder, runtimes
 
@@ -145,6 +145,50 @@ class Recorder:
     async def over(self, timeout: float = PATIENCE) -> Recorder:
         await self.until(lambda: self.done, timeout)
         return self
+
+
+class Short:
+    """A short call that records what it is told; `reply` gets what comes after it unfolds."""
+
+    def __init__(self, link: ShortLink, declines: bool = False) -> None:
+        self.link = link
+        self.declines = declines
+        self.running = False
+        self.heard: list[str] = []
+        self.head_ = b""
+        self.body = b""
+        self.reply = Recorder()
+        self._number = 0
+        self._request = head()
+
+    @property
+    def invocation(self) -> str:
+        return self._request.invocation
+
+    @property
+    def status(self) -> int:
+        return int(self.head_[9:12]) if self.head_ else self.reply.status
+
+    @property
+    def whole(self) -> bytes:
+        return self.body if self.head_ else bytes(self.reply.body)
+
+    def ask(self, method: str, target: str, body: bytes = b"") -> None:
+        request = self._request = head(method, target, length=len(body))
+        lines = request.lines + b"content-length: %d\r\n" % len(body)
+        self._number = self.link.ask(b"%b %b HTTP/1.1\r\n%b" % (request.method, request.target, lines), body, self)
+
+    def answered(self, head: bytes, body: bytes) -> bool:
+        assert "answered" not in self.heard
+        self.heard.append("answered")
+        if not self.declines:
+            self.head_, self.body = head, body
+        return not self.declines
+
+    def unfold(self) -> None:
+        assert "unfold" not in self.heard
+        self.heard.append("unfold")
+        self.link.unfold(self._number, self._request, self.reply)
 
 
 async def call(

@@ -16,7 +16,7 @@ from contract_processes import Instance, Recorder
 from septet.model.errors import QueueFull, SeptetError
 from septet.model.function import Readiness
 from septet.model.instance import InstanceInfo
-from septet.ports.contract import Connect, Link, Reply, ReplyHead, RequestHead, Upload
+from septet.ports.contract import Connect, Link, Reply, ReplyHead, RequestHead, ShortCall, ShortLink, Upload
 
 
 class Through:
@@ -110,8 +110,36 @@ class BrokenLink:
         upload = self._link.begin(head, reply)
         return OneWay(upload, self._clause != "contract.3", self._clause != "contract.2")
 
+    def ask(self, head: bytes, body: bytes, call: ShortCall) -> int:
+        assert isinstance(self._link, ShortLink)
+        if self._clause == "contract.7":
+            return 1
+        return self._link.ask(head, body, Deaf(call) if self._clause == "contract.8" else call)
+
+    def unfold(self, number: int, head: RequestHead, reply: Reply) -> Upload:
+        assert isinstance(self._link, ShortLink)
+        return self._link.unfold(number, head, reply)
+
     async def close(self, grace: float) -> None:
         await self._link.close(grace)
+
+
+class Deaf:
+    """A short call that is never told of its reply."""
+
+    def __init__(self, call: ShortCall) -> None:
+        self._call = call
+        self.running = False
+
+    @property
+    def invocation(self) -> str:
+        return self._call.invocation
+
+    def answered(self, head: bytes, body: bytes) -> bool:
+        return True
+
+    def unfold(self) -> None:
+        self._call.unfold()
 
 
 class ImpatientInstance(Instance):

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from clauses import Suite, raises
 
 from septet.drivers.logs.files import FileLogs
@@ -119,6 +120,9 @@ async def records_are_bounded_too(bed: LogBed) -> None:
             await bed.stored()
     found = await bed.logs.invocations("n", "f", limit=5)
     assert [each.queued_at for each in found] == [2999, 2998, 2997, 2996, 2995]
+    bed.logs.record_encoded(("n", "f"), msgspec.json.encode(record("e" * 32, at=3000)))
+    assert await bed.logs.invocation("n", "e" * 32) == record("e" * 32, at=3000)
+    assert (await bed.logs.invocations("n", "f", limit=1))[0].queued_at == 3000
     assert 0 < bed.size("calls") <= BOUND
     assert (await bed.logs.invocation("n", f"{2999:032x}")).queued_at == 2999
     await raises(NotFound, bed.logs.invocation("n", f"{0:032x}"))

@@ -100,6 +100,11 @@ class FrameStream:
         self._up_done = bodiless
         self._wire.send(frames.encode(frames.REQUEST, self._number, head, b"", frames.END if bodiless else 0))
 
+    def resume_from(self, started: bool) -> None:
+        """Takes over a call whose request went out whole."""
+        self._up_done = True
+        self.started = started
+
     # -- Upload
 
     def write(self, chunk: bytes) -> None:

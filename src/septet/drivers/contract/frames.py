@@ -15,7 +15,7 @@ from septet.drivers.contract.opening import connect_until, not_in_time
 from septet.model.errors import FunctionCrashed, InitFailed, InstanceLost, SeptetError, StartFailed, Unavailable
 from septet.model.function import FunctionTemplate
 from septet.model.instance import InstanceInfo
-from septet.ports.contract import Connect, Link, LogHandler, Reply, RequestHead, Upload
+from septet.ports.contract import Connect, Link, LogHandler, Reply, RequestHead, ShortCall, Upload
 from septet.wire import frames
 from septet.wire.http1 import ReplyHeadsCache
 
@@ -43,6 +43,7 @@ class FramesLink(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._decoder = frames.FrameDecoder()
         self._streams: dict[int, FrameStream] = {}
+        self._short: dict[int, ShortCall] = {}
         self._next = 0
         self._lost = False
         self._idle: asyncio.Event | None = None
@@ -57,11 +58,25 @@ class FramesLink(asyncio.Protocol):
         stream.open()
         return stream
 
+    def ask(self, head: bytes, body: bytes, call: ShortCall) -> int:
+        if self._lost or self._transport is None:
+            raise InstanceLost("the link to the instance is closed")
+        number = self._next = self._next + 1
+        self._short[number] = call
+        self._transport.write(frames.encode(frames.REQUEST, number, head, body, frames.END))
+        return number
+
+    def unfold(self, number: int, head: RequestHead, reply: Reply) -> Upload:
+        call = self._short.pop(number)
+        stream = self._streams[number] = FrameStream(self, number, head, reply)
+        stream.resume_from(call.running)
+        return stream
+
     async def close(self, grace: float) -> None:
         if self._transport is None or self._lost:
             return
         self.send(frames.encode(frames.DRAIN, 0))
-        if self._streams and grace > 0:
+        if (self._streams or self._short) and grace > 0:
             self._idle = asyncio.Event()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), grace)
@@ -75,7 +90,7 @@ class FramesLink(asyncio.Protocol):
 
     def forget(self, stream: int) -> None:
         self._streams.pop(stream, None)
-        if self._idle is not None and not self._streams:
+        if self._idle is not None and not self._streams and not self._short:
             self._idle.set()
 
     def give_up(self, why: str) -> None:
@@ -87,6 +102,10 @@ class FramesLink(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
+        if not self._decoder.rest and self._short:
+            data = self._answers(data)
+            if not data:
+                return
         try:
             for frame in self._decoder.feed(data):
                 if self._lost:
@@ -118,7 +137,40 @@ class FramesLink(asyncio.Protocol):
             while held is not None and (data := os.read(held.fileno(), 65536)):
                 self.data_received(data)
 
+    def _answers(self, data: bytes) -> bytes:
+        """Takes whole replies of short calls off the front of what came; the rest is for the decoder, which also
+        judges what breaks the protocol."""
+        at, size, short = 0, len(data), self._short
+        while size - at >= frames.HEADER_SIZE:
+            length, number, type_, flags, head = frames.parse_header(data, at)
+            body = at + frames.HEADER_SIZE + head
+            end = at + frames.HEADER_SIZE + length
+            call = short.get(number)
+            if call is None or end > size or head > length:
+                break
+            if type_ == frames.REPLY and flags & frames.END:
+                if not call.answered(data[body - head : body], data[body:end]):
+                    break
+                del short[number]
+                if self._idle is not None:
+                    self.forget(number)
+            elif type_ == frames.STARTED:
+                call.running = True
+            else:
+                break
+            at = end
+        return data[at:] if at else data
+
     def _receive(self, frame: frames.Frame) -> None:
+        call = self._short.get(frame.stream)
+        if call is not None:
+            if frame.type == frames.STARTED:
+                call.running = True
+                return
+            if frame.type == frames.LOG:
+                self._on_log(call.invocation, "stderr" if frame.head == b"stderr" else "stdout", frame.body)
+                return
+            call.unfold()
         if frame.type == frames.READY:
             self._be_ready(frame.body)
         elif frame.type == frames.LOG:
@@ -148,6 +200,8 @@ class FramesLink(asyncio.Protocol):
             self.ready.set_exception(StartFailed(f"the function was not ready: {why}", hint="see its log"))
             self.ready.exception()
         self._on_lost()
+        for call in list(self._short.values()):
+            call.unfold()
         for stream in list(self._streams.values()):
             stream.fail(_lost_error(stream.started, why))
         self._streams.clear()

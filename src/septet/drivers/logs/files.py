@@ -46,7 +46,7 @@ class _Batch:
 
     def __init__(self) -> None:
         self.lines: list[LogLine] = []
-        self.records: list[InvocationRecord] = []
+        self.records: list[InvocationRecord | bytes] = []
         self.bytes = 0
 
 
@@ -106,6 +106,13 @@ class FileLogs:
         if batch is not None:
             batch.records.append(record)
 
+    def record_encoded(self, function: Key, record: bytes) -> None:
+        if self._closed:
+            return
+        batch = self._room(function, 2 * OVERHEAD)
+        if batch is not None:
+            batch.records.append(record)
+
     def _room(self, key: Key, size: int) -> _Batch | None:
         if self._timer is None:
             self._timer = self._loop.call_later(FLUSH, self._flush)
@@ -152,9 +159,11 @@ class FileLogs:
         if not self._closed:
             self._loop.call_soon_threadsafe(self._stored, batches)
 
-    def _encoded(self, record: InvocationRecord) -> bytes:
+    def _encoded(self, record: InvocationRecord | bytes) -> bytes:
         """The record as JSON. JSON escapes control characters and quotes, so that a short text of ASCII without an
         escape has nothing to make printable, and most records need no look at each field."""
+        if isinstance(record, bytes):
+            return record
         try:
             data = _encoder.encode(record)
         except UnicodeEncodeError:  # a lone surrogate, which is spelled out

@@ -13,6 +13,7 @@ import uvloop
 from septet.dataplane.certificates import Certificates
 from septet.dataplane.dispatch import CallTarget, ControlTarget, FrontSettings, ListenerFacts, Peer, Refusal
 from septet.dataplane.exchange import Exchange
+from septet.dataplane.express import Lane
 from septet.dataplane.listener import Listener
 from septet.model.access import ANONYMOUS
 from septet.model.errors import NotFound, SeptetError
@@ -163,6 +164,9 @@ class FakeDispatcher:
         if head.target == b"*" or self.control is None:
             raise NotFound(f"there is nothing at {head.path.decode('latin-1')}", hint="look at /septet/v1")
         return self.control
+
+    def lane(self, head: RequestHeadFacts, target: CallTarget, lines: bytes) -> Lane | None:
+        return None
 
     def submit(self, exchange: Exchange, again: bool) -> None:
         self.submitted += 1

@@ -104,8 +104,24 @@ class Calls:
             return None
         series = self._metrics.of(target.namespace, target.function, target.key[1], "http")
         table = self._router.table
-        lane = Lane(self, head, target, table=table, lines=lines, pool=pool, series=series, logs=self._logs)
+        lane = Lane(
+            self,
+            head,
+            target,
+            bounds=data.revision.limits,
+            table=table,
+            lines=lines,
+            pool=pool,
+            series=series,
+            logs=self._logs,
+        )
         return lane if is_plain(lane) else None
+
+    def unshared(self, target: CallTarget) -> CallTarget:
+        """A lane's target for one call of its own."""
+        data = target.data
+        assert isinstance(data, CallData)
+        return target._replace(data=CallData(data.revision, data.steady))
 
     def submit(self, exchange: Exchange, again: bool) -> None:
         data = exchange.target.data

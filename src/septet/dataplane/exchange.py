@@ -105,27 +105,30 @@ class Exchange:
         self._attempts = 0
         self._informational = 0
 
-    def take_over(
-        self, invocation: bytes, traceparent: bytes, begun: float, wall: float, body: bytes, running: bool
-    ) -> None:
-        """Becomes a call that an instance got whole at `begun` (loop time)."""
+    def take_over(self, invocation: bytes, traceparent: bytes, queued: float, wall: float, body: bytes) -> None:
+        """Becomes a call that came whole at `queued` (loop time)."""
         self.invocation = invocation.decode()
         self.request_id = invocation
         self.traceparent = traceparent
-        self.queued_at = self.started_at = begun
+        self.queued_at = queued
         self.queued_wall = wall
-        self.deadline = begun + self.target.timeout
-        self.running = running
-        self.bytes_in = len(body)
-        self._replay = None if running else [body] if body else []
-        self._body_done = self._up_ended = True
-        self._attempts = 1
+        self.bytes_in = self._held_size = len(body)
+        self._held = [body] if body else []
+        self._replay = [body] if body else []
+        self._body_done = True
 
-    def go_on(self, instance: str, upload: Upload, on_done: Callable[[], None]) -> None:
-        """The other half of `take_over`, once the link knows this call."""
+    def go_on(self, instance: str, started: float, running: bool, upload: Upload, on_done: Callable[[], None]) -> None:
+        """The call that was taken over was sent whole to an instance at `started`."""
         self.instance = instance
+        self.started_at = started
+        self.deadline = started + self.target.timeout
         self._upload = upload
         self._on_done = on_done
+        self._up_ended = True
+        self._attempts = 1
+        self._held, self._held_size = [], 0
+        if running:
+            self.started()
 
     # -- what the dispatcher reads
 

@@ -9,6 +9,7 @@ reply in pieces, a client that goes away, a deadline) turns it into an `Exchange
 from __future__ import annotations
 
 from bisect import bisect_left
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from septet.dataplane.calls import Calls
     from septet.dataplane.front import Front
     from septet.dataplane.metrics import Series
-    from septet.dataplane.pool import RevisionPool, Slot
+    from septet.dataplane.pool import QueueBounds, RevisionPool, Slot
     from septet.dataplane.table import Table
     from septet.ports.logs import Logs
 
@@ -58,6 +59,7 @@ class Lane:
 
     __slots__ = (
         "body",
+        "bounds",
         "calls",
         "expires",
         "generation",
@@ -80,6 +82,7 @@ class Lane:
         head: RequestHeadFacts,
         target: CallTarget,
         *,
+        bounds: QueueBounds,
         table: Table,
         lines: bytes,
         pool: RevisionPool,
@@ -87,6 +90,7 @@ class Lane:
         logs: Logs,
     ) -> None:
         self.calls = calls
+        self.bounds = bounds
         self.table = table
         self.generation = table.generation
         self.head = head
@@ -103,29 +107,23 @@ class Lane:
         self.replies: dict[bytes, Whole | None] = {}
 
     def begin(self, front: Front, body: bytes) -> bool:
-        """Sends the call to an instance at once; False, and nothing happened, when it must go the usual way."""
+        """Sends the call to an instance, or lets it wait for one of those that are there; False, and nothing
+        happened, when it must go the usual way."""
         now = monotonic()
         desk = front.desk
         wall = desk.wall(now)
-        if self.generation != self.table.generation or wall >= self.expires:
-            return False
-        slot = self.pool.take(now)
-        if slot is None:
+        pool = self.pool
+        if self.generation != self.table.generation or wall >= self.expires or not pool.slots:
             return False
         invocation, span = desk.ids.pair()
-        call = ExpressCall(front, self, slot, invocation, span, now, body)
-        head = self.template % (invocation, invocation, span, invocation, (wall + self.timeout) * 1000)
-        link = slot.short
-        try:
-            if link is None:
-                raise InstanceLost("this link takes no short calls")
-            call.number = link.ask(head, body, call)
-        except InstanceLost:
-            # The usual way tells why, or finds another instance.
-            self.pool.untake(slot)
-            return False
+        call = ExpressCall(front, self, invocation, span, now, body)
         self.calls.open += 1
         front.busy(call)
+        slot = pool.take(now)
+        if slot is None:
+            pool.queue(call, self.bounds)
+        else:
+            call.enter(slot, now)
         return True
 
     def whole(self, head: bytes, front: Front) -> Whole | None:
@@ -140,23 +138,58 @@ class Lane:
 
 
 class ExpressCall:
-    """One call on a lane (`ports.contract.ShortCall`, and the receiver of its connection)."""
+    """One call on a lane (`ports.contract.ShortCall`, `pool.ShortWaiter`, and the receiver of its connection)."""
 
-    __slots__ = ("_begun", "_body", "_front", "_lane", "_slot", "_span", "deadline", "id", "number", "running")
+    __slots__ = (
+        "_begun",
+        "_body",
+        "_front",
+        "_lane",
+        "_number",
+        "_queued",
+        "_slot",
+        "_span",
+        "deadline",
+        "id",
+        "running",
+    )
 
-    def __init__(
-        self, front: Front, lane: Lane, slot: Slot, invocation: bytes, span: bytes, now: float, body: bytes
-    ) -> None:
+    def __init__(self, front: Front, lane: Lane, invocation: bytes, span: bytes, now: float, body: bytes) -> None:
         self._front = front
         self._lane = lane
-        self._slot = slot
+        self._slot: Slot | None = None
         self._span = span
-        self._begun = now
+        self._queued = now
+        self._begun = 0.0
         self._body = body
+        self._number = 0
         self.id = invocation
-        self.number = 0
-        self.deadline = now + lane.timeout
+        self.deadline = inf
         self.running = False
+
+    # -- pool.ShortWaiter
+
+    def enter(self, slot: Slot, now: float = 0.0) -> None:
+        lane, id = self._lane, self.id
+        timeout = lane.timeout
+        desk = self._front.desk
+        self._begun = now = now or monotonic()
+        self.deadline = now + timeout
+        desk.deadlines.arm(self._front, self.deadline)
+        head = lane.template % (id, id, self._span, id, (desk.wall(now) + timeout) * 1000)
+        link = slot.short
+        try:
+            if link is None:
+                raise InstanceLost("this link takes no short calls")
+            self._number = link.ask(head, self._body, self)
+        except InstanceLost as error:
+            lane.pool.release(slot)
+            self._exchange().failed(error)
+            return
+        self._slot = slot
+
+    def fail(self, error: SeptetError) -> None:
+        self._exchange().fail(error)
 
     # -- ports.contract.ShortCall
 
@@ -165,7 +198,8 @@ class ExpressCall:
         return self.id.decode()
 
     def answered(self, head: bytes, body: bytes) -> bool:
-        front, lane = self._front, self._lane
+        front, lane, slot = self._front, self._lane, self._slot
+        assert slot is not None
         found = lane.replies.get(head) or lane.whole(head, front)
         size = len(body)
         if found is None or size != found.length or not front.undisturbed:
@@ -177,16 +211,18 @@ class ExpressCall:
         fill = (date, id, id, id, self._span)
         data = found.template % ((*fill, *(id,) * found.more) if found.more else fill)
         front.answered(data + body, now)
-        lane.pool.release(self._slot, now)
-        self._note(now, found, size)
+        lane.pool.ran(slot, self._begun, now)
+        lane.pool.release(slot, now)
+        self._note(slot, now, found, size)
         front.proceed()
         return True
 
-    def _note(self, now: float, found: Whole, size: int) -> None:
+    def _note(self, slot: Slot, now: float, found: Whole, size: int) -> None:
         """What `Calls.finished` does for other calls."""
         lane = self._lane
         lane.calls.open -= 1
-        took = now - self._begun
+        queued, begun = self._queued, self._begun
+        took = now - queued
         found.counts[bisect_left(BUCKETS, took)] += 1
         found.total[0] += took
         series = lane.series
@@ -194,15 +230,29 @@ class ExpressCall:
         series.bytes_in += taken
         series.bytes_out += size
         offset = self._front.desk.wall_offset
-        began, ended = b"%.6f" % (self._begun + offset), b"%.6f" % (now + offset)
+        came, ended = b"%.6f" % (queued + offset), b"%.6f" % (now + offset)
         id = self.id
-        lane.logs.record_encoded(
-            lane.key,
-            lane.record % (id, self._slot.name, id, found.status, began, began, ended, ended, took, taken, size),
-        )
+        if queued == begun:
+            fill = (id, slot.name, id, b"", found.status, came, came, ended, ended, b"0", now - begun, taken, size)
+        else:
+            cold = b""
+            if slot.since > queued:
+                cold = b"burst"
+                series.cold["burst"] = series.cold.get("burst", 0) + 1
+            began, wait = b"%.6f" % (begun + offset), b"%.6f" % (begun - queued)
+            fill = (id, slot.name, id, cold, found.status, came, began, ended, ended, wait, now - begun, taken, size)
+        lane.logs.record_encoded(lane.key, lane.record % fill)
 
     def unfold(self) -> None:
         self._exchange()
+
+    def returned(self) -> None:
+        slot, self._slot = self._slot, None
+        assert slot is not None
+        self.deadline = inf
+        lane = self._lane
+        lane.pool.release(slot)
+        lane.pool.queue(self, lane.bounds, True)
 
     # -- the connection's receiver: whatever happens here is out of the ordinary
 
@@ -222,22 +272,25 @@ class ExpressCall:
         self._exchange().expired()
 
     def pause_reply(self) -> None:
-        self._exchange().pause_reply()
+        """A reply that comes while the client takes nothing unfolds the call."""
 
     def resume_reply(self) -> None:
-        self._exchange().resume_reply()
+        pass
 
     def _exchange(self) -> Exchange:
         """The same call the usual way."""
         front, lane, slot = self._front, self._lane, self._slot
-        head, target, link = lane.head, lane.target, slot.short
-        assert link is not None
+        head, target = lane.head, lane.calls.unshared(lane.target)
         exchange = Exchange(front, head, target)
         trace = b"00-%b-%b-00" % (self.id, self._span)
-        exchange.take_over(self.id, trace, self._begun, self._begun + front.desk.wall_offset, self._body, self.running)
+        exchange.take_over(self.id, trace, self._queued, self._queued + front.desk.wall_offset, self._body)
         front.unfold(exchange, head.method, len(self._body))
+        if slot is None or slot.short is None:
+            lane.pool.withdraw(self)
+            return exchange
         request = RequestHead(head.method, target.path, b"", head.length, self.invocation, self.deadline)
-        exchange.go_on(link.instance.id, link.unfold(self.number, request, exchange), slot.done)
+        upload = slot.short.unfold(self._number, request, exchange)
+        exchange.go_on(slot.link.instance.id, self._begun, self.running, upload, slot.done)
         return exchange
 
 
@@ -311,8 +364,9 @@ def _record_template(head: RequestHeadFacts, target: CallTarget) -> bytes:
     }
     fixed = msgspec.json.encode(text)[1:-1].replace(b"%", b"%%")
     return (
-        b'{"id":"%b",' + fixed + b',"instance":"%b","correlation":"%b","status":%d,"queued_at":%b,"started_at":%b,'
-        b'"first_byte_at":%b,"ended_at":%b,"phases":{"queue":0.0,"run":%.6f,"reply":0.0},"bytes_in":%d,"bytes_out":%d}'
+        b'{"id":"%b",' + fixed + b',"instance":"%b","correlation":"%b","cold":"%b","status":%d,"queued_at":%b,'
+        b'"started_at":%b,"first_byte_at":%b,"ended_at":%b,"phases":{"queue":%b,"run":%.6f,"reply":0.0},'
+        b'"bytes_in":%d,"bytes_out":%d}'
     )
 
 

@@ -195,6 +195,8 @@ class Front(asyncio.Protocol):
         self._receiver = exchange
         self._taken = taken
         self._expects = False
+        if self._write_paused:
+            exchange.pause_reply()
 
     def _learn(self, raw: bytes, head: RequestHeadFacts, target: CallTarget) -> None:
         """The connection sent this block twice: it may come again."""

@@ -8,11 +8,12 @@ timer per revision watches the oldest waiting call.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from septet.model.errors import QueueFull, QueueTimeout, SeptetError
+from septet.policy import ahead
 from septet.ports.contract import Link, ShortLink
 from septet.ports.signals import Demand, Load, RevisionKey
 
@@ -29,6 +30,25 @@ class Waiter(Protocol):
     def fail(self, error: SeptetError) -> None: ...
 
 
+class ShortWaiter(Protocol):
+    """A call that goes to an instance in one step. Exactly one of `enter` and `fail` is called."""
+
+    def enter(self, slot: Slot) -> None:
+        """Go ahead there, and call `RevisionPool.release` once, when the instance is free of this call."""
+        ...
+
+    def fail(self, error: SeptetError) -> None: ...
+
+
+class Queued(NamedTuple):
+    """A waiting call: until when (loop time), how long that is, how it goes on, and whether that is in one step."""
+
+    expires: float
+    allowed: float
+    enter: Callable[[Slot], None]
+    short: bool
+
+
 class QueueBounds(Protocol):
     """What the pool reads of a revision: how many calls may wait, and for how long (seconds)."""
 
@@ -42,7 +62,20 @@ class QueueBounds(Protocol):
 class Slot:
     """One instance in the pool."""
 
-    __slots__ = ("draining", "free", "idle_since", "limit", "link", "name", "owner", "running", "short")
+    __slots__ = (
+        "draining",
+        "free",
+        "idle_since",
+        "limit",
+        "link",
+        "moved",
+        "name",
+        "near",
+        "owner",
+        "running",
+        "short",
+        "since",
+    )
 
     def __init__(self, owner: RevisionPool, link: Link, limit: int, now: float) -> None:
         self.owner = owner
@@ -54,6 +87,9 @@ class Slot:
         self.draining = False
         self.free = False
         self.idle_since = now
+        self.since = now
+        self.moved = now
+        self.near = False
 
     def done(self) -> None:
         """A call left this instance; the next waiting one takes its place."""
@@ -69,8 +105,12 @@ class RevisionPool:
         self._loop = loop
         self._demand = demand
         self._free: list[Slot] = []
-        self._waiting: OrderedDict[Waiter, tuple[float, float]] = OrderedDict()
+        self._waiting: OrderedDict[Waiter | ShortWaiter, Queued] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
+        self._near: deque[Slot] = deque()
+        self._depth = 0
+        self._ran = self._slow = 0
+        self._look: asyncio.TimerHandle | None = None
         self._running = 0
         now = loop.time()
         self._busy_area = 0.0
@@ -89,6 +129,24 @@ class RevisionPool:
         if self._free and not self._waiting:
             self._assign(waiter)
             return
+        self._queue(waiter, lambda slot: waiter.assign(slot.link, slot.done), bounds, again, False)
+
+    def queue(self, waiter: ShortWaiter, bounds: QueueBounds, again: bool = False) -> None:
+        """As `submit`, of a call that found no room."""
+        self._account()
+        if not again:
+            self._arrived += 1
+        if self._near and not self._waiting and not again:
+            slot = self._nearest()
+            if slot is not None:
+                self._demand.wanted(self.key)
+                waiter.enter(self._join(slot))
+                return
+        self._queue(waiter, waiter.enter, bounds, again, True)
+
+    def _queue(
+        self, waiter: Waiter | ShortWaiter, enter: Callable[[Slot], None], bounds: QueueBounds, again: bool, short: bool
+    ) -> None:
         if len(self._waiting) >= bounds.queue and not again:
             waiter.fail(
                 QueueFull(
@@ -99,14 +157,15 @@ class RevisionPool:
                 )
             )
             return
-        self._waiting[waiter] = (self._loop.time() + bounds.queue_timeout, bounds.queue_timeout)
+        allowed = bounds.queue_timeout
+        self._waiting[waiter] = Queued(self._loop.time() + allowed, allowed, enter, short)
         if again:
             self._waiting.move_to_end(waiter, last=False)
         if self._timer is None:
             self._arm()
         self._demand.wanted(self.key)
 
-    def withdraw(self, waiter: Waiter) -> bool:
+    def withdraw(self, waiter: Waiter | ShortWaiter) -> bool:
         """The caller of a waiting call is gone; False when it was not waiting."""
         if waiter not in self._waiting:
             return False
@@ -123,26 +182,34 @@ class RevisionPool:
         self._arrived += 1
         return self._occupy()
 
-    def untake(self, slot: Slot) -> None:
-        """The call that took it goes another way, and is counted there."""
-        self._arrived -= 1
-        self.release(slot)
-
     def release(self, slot: Slot, now: float = 0.0) -> None:
         now = now or self._loop.time()
         self._busy_area += (self._running + len(self._waiting)) * (now - self._area_at)
         self._area_at = now
         self._running -= 1
         slot.running -= 1
+        slot.moved = now
         if slot.running == 0:
             slot.idle_since = now
         if slot.draining or self.slots.get(slot.link.instance.id) is not slot:
             return
-        if not slot.free:
+        if slot.running >= slot.limit:
+            if self._depth and not slot.near:
+                self._come_near(slot)
+        elif not slot.free:
             slot.free = True
             self._free.append(slot)
         if self._waiting:
             self._serve()
+
+    def ran(self, slot: Slot, began: float, now: float) -> None:
+        """A short call ended, before its `release`. One that waited inside began when the one before it ended."""
+        self._ran += 1
+        if now - max(began, slot.moved) > ahead.SHORT:
+            self._slow += 1
+        if self._ran >= ahead.WINDOW:
+            self._depth = ahead.depth(self._ran, self._slow)
+            self._ran = self._slow = 0
 
     # -- instances
 
@@ -160,12 +227,14 @@ class RevisionPool:
         if slot is None:
             return True
         slot.draining = True
+        slot.near = False
         self._unfree(slot)
         return slot.running == 0
 
     def remove(self, instance: str) -> None:
         slot = self.slots.pop(instance, None)
         if slot is not None:
+            slot.draining = True
             self._unfree(slot)
 
     def fail_waiting(self, error: SeptetError) -> int:
@@ -218,27 +287,77 @@ class RevisionPool:
         slot = self._free[-1]
         slot.running += 1
         self._running += 1
+        if slot.running == 1:
+            slot.moved = self._area_at
         if slot.running >= slot.limit:
             self._free.pop()
             slot.free = False
+            if self._depth and not slot.near:
+                self._come_near(slot)
         return slot
+
+    # -- calls that wait inside a serial instance
+
+    def _come_near(self, slot: Slot) -> None:
+        """It is full, and may be given a few calls ahead when it is serial and its process agreed to that."""
+        if slot.limit == 1 and slot.short is not None and slot.short.takes_ahead() and not slot.draining:
+            slot.near = True
+            self._near.append(slot)
+
+    def _nearest(self) -> Slot | None:
+        """The next instance in turn whose calls end shortly and that has room ahead."""
+        for _ in range(len(self._near)):
+            slot = self._near.popleft()
+            room = slot.limit <= slot.running < slot.limit + self._depth
+            if slot.draining or not room or self._area_at - slot.moved > ahead.SHORT:
+                slot.near = False
+                continue
+            self._near.append(slot)
+            return slot
+        return None
+
+    def _join(self, slot: Slot) -> Slot:
+        slot.running += 1
+        self._running += 1
+        if self._look is None:
+            self._look = self._loop.call_later(ahead.STUCK, self._recall)
+        return slot
+
+    def _recall(self) -> None:
+        """Instances whose call takes longer than was to be expected give back those behind it."""
+        now = self._loop.time()
+        behind = False
+        for slot in self.slots.values():
+            if slot.running > slot.limit and slot.short is not None:
+                behind = True
+                if now - slot.moved > ahead.STUCK:
+                    self._depth = self._ran = self._slow = 0
+                    slot.short.recall()
+        self._look = self._loop.call_later(ahead.STUCK, self._recall) if behind else None
 
     def _serve(self) -> None:
         while self._waiting and self._free:
-            waiter, _ = self._waiting.popitem(last=False)
-            self._assign(waiter)
+            _, queued = self._waiting.popitem(last=False)
+            queued.enter(self._occupy())
+        while self._waiting and self._near:
+            waiter, queued = next(iter(self._waiting.items()))
+            slot = self._nearest() if queued.short else None
+            if slot is None:
+                break
+            del self._waiting[waiter]
+            queued.enter(self._join(slot))
 
     def _arm(self) -> None:
         self._timer = None
         if self._waiting:
-            expires, _ = next(iter(self._waiting.values()))
-            self._timer = self._loop.call_at(expires, self._expire)
+            first = next(iter(self._waiting.values()))
+            self._timer = self._loop.call_at(first.expires, self._expire)
 
     def _expire(self) -> None:
         now = self._loop.time()
         self._account()
         while self._waiting:
-            waiter, (expires, allowed) = next(iter(self._waiting.items()))
+            waiter, (expires, allowed, _, _) = next(iter(self._waiting.items()))
             if expires > now:
                 break
             del self._waiting[waiter]

@@ -157,6 +157,10 @@ class ShortCall(Protocol):
         """From now on it is a call like any other: it calls the link's `unfold` at once."""
         ...
 
+    def returned(self) -> None:
+        """After `recall`: the process had not begun it and never will; the link has forgotten it."""
+        ...
+
 
 @runtime_checkable
 class ShortLink(Link, Protocol):
@@ -171,6 +175,16 @@ class ShortLink(Link, Protocol):
         contract.8  `answered` is called with a reply that comes in one piece; with anything else, and when it
                     declines or the instance is lost, `unfold` is called and all goes on as after `begin`.
         """
+        ...
+
+    def takes_ahead(self) -> bool:
+        """Whether calls may be sent that wait inside a serial process behind the one that runs, because it gives
+        them back when it is asked to, even while a handler runs. False until the process said so."""
+        ...
+
+    def recall(self) -> None:
+        """contract.9  Asks for the short calls that the process has not begun: each of them gets `returned`, and
+        never runs there, while those that it began go on."""
         ...
 
     def unfold(self, number: int, head: RequestHead, reply: Reply) -> Upload:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-REQUEST, DATA, REPLY, CANCEL, WINDOW, LOG, READY, ERROR, STARTED, GONE, DRAIN, SPECIALISE = range(1, 13)
+REQUEST, DATA, REPLY, CANCEL, WINDOW, LOG, READY, ERROR, STARTED, GONE, DRAIN, SPECIALISE, AHEAD, RECALL = range(1, 15)
 END = 1
 NEVER_STARTED = 2
 
@@ -68,7 +68,7 @@ class FrameDecoder:
             length, stream, type_, flags, head = _HEADER.unpack_from(buffer, at)
             if length > FRAME_MAX or head > length:
                 raise FrameError(f"a frame of {length} bytes with a head of {head}")
-            if not REQUEST <= type_ <= SPECIALISE:
+            if not REQUEST <= type_ <= RECALL:
                 raise FrameError(f"a frame of unknown type {type_}")
             begin = at + HEADER_SIZE
             if size - begin < length:

@@ -225,6 +225,41 @@ async def _short_ends(bed: Bed, instance: Instance, link: ShortLink) -> None:
     assert running.heard == ["unfold"] and isinstance(running.reply.error, FunctionCrashed)
 
 
+async def clause_9(bed: Bed, folder: Path) -> None:
+    """Calls that wait behind a running one are given back while it runs, and never run there."""
+    async with bed.running(folder) as (_, link):
+        if not isinstance(link, ShortLink):
+            return
+        serial = bed.name == "python-sync"
+        end = time.monotonic() + (PATIENCE if serial else 0.2)
+        while not link.takes_ahead() and time.monotonic() < end:
+            await asyncio.sleep(0.01)
+        assert link.takes_ahead() == serial
+        if serial:
+            await _given_back(link, folder / "marker")
+
+
+async def _given_back(link: ShortLink, marker: Path) -> None:
+    slow, behind = Short(link), [Short(link) for _ in range(3)]
+    slow.ask("GET", "/slow?s=1.5")
+    async with asyncio.timeout(PATIENCE):
+        while not slow.running:
+            await asyncio.sleep(0.01)
+    for short in behind:
+        short.ask("GET", f"/mark?file={marker}")
+    link.recall()
+    async with asyncio.timeout(1.2):
+        while not all(short.heard for short in behind):
+            await asyncio.sleep(0.01)
+    assert [short.heard for short in behind] == [["returned"]] * 3
+    assert not slow.heard, "it runs still"
+    async with asyncio.timeout(PATIENCE):
+        while not slow.heard:
+            await asyncio.sleep(0.01)
+    assert slow.body == b"slow" and not marker.exists()
+    assert (await _asked(Short(link), "GET", "/hello")).whole == b"hello GET"
+
+
 async def _asked(short: Short, method: str, target: str, body: bytes = b"") -> Short:
     short.ask(method, target, body)
     async with asyncio.timeout(PATIENCE):
@@ -270,4 +305,5 @@ CLAUSES: dict[str, Callable[[Bed, Path], Awaitable[None]]] = {
     "contract.6": clause_6,
     "contract.7": clause_7,
     "contract.8": clause_8,
+    "contract.9": clause_9,
 }

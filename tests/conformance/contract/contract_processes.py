@@ -190,6 +190,10 @@ class Short:
         self.heard.append("unfold")
         self.link.unfold(self._number, self._request, self.reply)
 
+    def returned(self) -> None:
+        assert not self.heard
+        self.heard.append("returned")
+
 
 async def call(
     link: Link,

@@ -116,6 +116,14 @@ class BrokenLink:
             return 1
         return self._link.ask(head, body, Deaf(call) if self._clause == "contract.8" else call)
 
+    def takes_ahead(self) -> bool:
+        return isinstance(self._link, ShortLink) and self._link.takes_ahead()
+
+    def recall(self) -> None:
+        assert isinstance(self._link, ShortLink)
+        if self._clause != "contract.9":
+            self._link.recall()
+
     def unfold(self, number: int, head: RequestHead, reply: Reply) -> Upload:
         assert isinstance(self._link, ShortLink)
         return self._link.unfold(number, head, reply)
@@ -140,6 +148,9 @@ class Deaf:
 
     def unfold(self) -> None:
         self._call.unfold()
+
+    def returned(self) -> None:
+        self._call.returned()
 
 
 class ImpatientInstance(Instance):

@@ -43,6 +43,7 @@ from septet.model.invocation import InvocationRecord
 from septet.model.meta import Meta
 from septet.model.objects import Namespace, NamespaceSpec, Quota
 from septet.policy.access import INVOKE
+from septet.policy.ahead import DEPTH, WINDOW
 from septet.ports.signals import RevisionKey
 from septet.ports.store import Change
 from septet.wire import frames
@@ -135,9 +136,18 @@ class Records:
 
 
 class World:
-    def __init__(self, concurrency: int = 4, timeout: float = 30.0, reply_lines: bytes = b"") -> None:
+    def __init__(
+        self,
+        concurrency: int = 4,
+        timeout: float = 30.0,
+        reply_lines: bytes = b"",
+        queue: int = 100,
+        queue_timeout: float = 30.0,
+        ahead: bool = False,
+    ) -> None:
         self.loop = asyncio.get_running_loop()
-        limits = Limits(concurrency=concurrency, timeout=timeout)
+        self.ahead = ahead
+        limits = Limits(concurrency=concurrency, timeout=timeout, queue=queue, queue_timeout=queue_timeout)
         self.template = FunctionTemplate(runtime="python", limits=limits)
         self.table = Table({})
         self.function(("hello-00001", 100))
@@ -200,6 +210,8 @@ class World:
 
         link, pipe = FramesLink(info, lost, self._log), Pipe()
         link.connection_made(pipe)
+        more = b',"ahead":true' if self.ahead else b""
+        link.data_received(frames.encode(frames.READY, 0, b"", b'{"ok":true%b}' % more))
         self.links.append((link, pipe))
         self.logs: list[tuple[str, str, bytes]] = []
         self.pool.add(KEY, link, self.template.limits.concurrency)
@@ -241,6 +253,13 @@ class World:
             await self.whole(front, pipe, data, **reply)
         assert self.records.express == 1, "the third request like the first takes the express lane"
         return front, pipe
+
+    async def agrees(self) -> None:
+        """The process is asked whether calls may wait in it, and says yes."""
+        assert not self.links[0][0].takes_ahead()
+        self.heard()
+        self.say(frames.encode(frames.AHEAD, 0))
+        assert self.links[0][0].takes_ahead()
 
     async def asks(self, front: Front, data: bytes | None = None) -> frames.Frame:
         front.data_received(data or request())
@@ -612,6 +631,158 @@ async def test_a_link_that_closes_waits_for_it(world: World) -> None:
     world.say(frames.encode(frames.REPLY, frame.stream, REPLY, b"hello", frames.END))
     await asyncio.wait_for(closing, 2)
     assert pipe.take().endswith(b"hello")
+
+
+# -- calls that wait
+
+
+def answers(world: World, frame: frames.Frame, body: bytes = b"hello") -> None:
+    world.say(frames.encode(frames.STARTED, frame.stream))
+    world.say(frames.encode(frames.REPLY, frame.stream, REPLY, body, frames.END))
+
+
+async def test_a_client_that_leaves_while_its_call_waits() -> None:
+    world = World(concurrency=1)
+    front, _ = await world.learned()
+    other, _ = world.connect()
+    running = await world.asks(front)
+    other.data_received(request())
+    assert isinstance(other._receiver, ExpressCall)
+    other.connection_lost(None)
+    answers(world, running)
+    assert not world.heard() and world.calls.open == 0
+    assert [record.status for record in world.records.kept[-2:]] == [499, 200]
+    assert world.pool.sample(KEY).waiting == 0
+
+
+async def test_a_queue_that_is_full_and_a_wait_that_is_too_long() -> None:
+    world = World(concurrency=1, queue=1, queue_timeout=0.1)
+    front, _ = await world.learned()
+    await world.asks(front)
+    waiting, first = world.connect()
+    refused, second = world.connect()
+    waiting.data_received(request())
+    refused.data_received(request())
+    assert second.take().startswith(b"HTTP/1.1 429 ") or b"queue 1" in second.sent
+    end = world.loop.time() + 5
+    while not first.sent and world.loop.time() < end:
+        await asyncio.sleep(0.01)
+    assert first.take().startswith(b"HTTP/1.1 503 ")
+    assert [record.error for record in world.records.kept[-2:]] == ["queue-full", "queue-timeout"]
+
+
+async def test_a_wait_is_in_the_record() -> None:
+    world = World(concurrency=1)
+    front, _ = await world.learned()
+    other, _ = world.connect()
+    running = await world.asks(front)
+    other.data_received(request())
+    await asyncio.sleep(0.05)
+    answers(world, running)
+    (frame,) = world.heard()
+    answers(world, frame)
+    record = world.records.kept[-1]
+    assert record.phases["queue"] >= 0.04 and record.cold == ""
+    assert record.started_at - record.queued_at == pytest.approx(record.phases["queue"], abs=0.001)
+
+
+async def test_a_wait_for_a_new_instance_is_a_cold_start() -> None:
+    world = World(concurrency=1)
+    front, _ = await world.learned()
+    await world.asks(front)
+    other, pipe = world.connect()
+    other.data_received(request())
+    world.instance()
+    (frame,) = world.heard(1)
+    world.say(frames.encode(frames.REPLY, frame.stream, REPLY, b"hello", frames.END), link=1)
+    assert world.records.kept[-1].cold == "burst" and pipe.take().endswith(b"hello")
+
+
+# -- calls that wait inside a serial instance
+
+
+async def ahead_world(calls: int = WINDOW) -> tuple[World, list[tuple[Front, Pipe]]]:
+    """A serial instance whose calls are known to be short, and connections that are known."""
+    world = World(concurrency=1, ahead=True)
+    front, pipe = await world.learned()
+    for _ in range(calls):
+        await world.whole(front, pipe, request())
+    world.heard()
+    return world, [(front, pipe)] + [world.connect() for _ in range(6)]
+
+
+async def test_short_calls_wait_inside_their_instance() -> None:
+    world, fronts = await ahead_world()
+    for front, _ in fronts:
+        front.data_received(request())
+    sent = world.heard()
+    assert len(sent) == 1, "the process did not agree to that yet"
+    assert sent[0].type == frames.REQUEST or sent[0].type == frames.AHEAD
+
+
+async def test_no_more_than_the_depth_wait_there() -> None:
+    world, fronts = await ahead_world()
+    await world.agrees()
+    for front, _ in fronts:
+        front.data_received(request())
+    inside = [frame for frame in world.heard() if frame.type == frames.REQUEST]
+    assert len(inside) == 1 + DEPTH
+    assert world.pool.sample(KEY).waiting == len(fronts) - 1 - DEPTH
+    for number in range(len(fronts)):
+        answers(world, inside[number], b"call%d" % number)
+        inside += [frame for frame in world.heard() if frame.type == frames.REQUEST]
+    assert [pipe.take()[-5:] for _, pipe in fronts] == [b"call%d" % number for number in range(len(fronts))]
+    assert world.calls.open == 0 and world.pool.running(KEY, "i-0") == 0
+
+
+async def test_before_calls_are_known_to_be_short_none_waits_there() -> None:
+    world, fronts = await ahead_world(WINDOW // 2)
+    await world.agrees()
+    for front, _ in fronts:
+        front.data_received(request())
+    assert [frame.type for frame in world.heard()] == [frames.REQUEST]
+
+
+async def test_those_behind_a_long_call_are_asked_for_and_go_elsewhere() -> None:
+    world, fronts = await ahead_world()
+    await world.agrees()
+    for front, _ in fronts[:3]:
+        front.data_received(request())
+    inside = world.heard()
+    world.say(frames.encode(frames.STARTED, inside[0].stream))
+    end = world.loop.time() + 5
+    asked: list[frames.Frame] = []
+    while not asked and world.loop.time() < end:
+        await asyncio.sleep(0.005)
+        asked = world.heard()
+    assert [frame.type for frame in asked] == [frames.RECALL]
+    for frame in reversed(inside[1:]):
+        world.say(frames.encode(frames.GONE, frame.stream, flags=frames.NEVER_STARTED))
+    assert not world.heard(), "they wait outside now"
+    world.instance()
+    for _ in range(2):
+        (moved,) = [frame for frame in world.heard(1) if frame.type == frames.REQUEST]
+        world.say(frames.encode(frames.REPLY, moved.stream, REPLY, b"moved", frames.END), link=1)
+    assert [pipe.take()[-5:] for _, pipe in fronts[:3]] == [b"", b"moved", b"moved"]
+    answers(world, inside[0], b"long.")
+    assert fronts[0][1].take().endswith(b"long.")
+
+
+async def test_the_calls_inside_an_instance_that_dies_move() -> None:
+    world, fronts = await ahead_world()
+    await world.agrees()
+    for front, _ in fronts[:3]:
+        front.data_received(request())
+    inside = world.heard()
+    world.say(frames.encode(frames.STARTED, inside[0].stream))
+    world.instance()
+    world.links[0][0].connection_lost(None)
+    for _ in range(2):
+        (moved,) = [frame for frame in world.heard(1) if frame.type == frames.REQUEST]
+        world.say(frames.encode(frames.REPLY, moved.stream, REPLY, b"moved", frames.END), link=1)
+    await world.settle()
+    taken = [pipe.take() for _, pipe in fronts[:3]]
+    assert taken[0].startswith(b"HTTP/1.1 502 ") and taken[1].endswith(b"moved") and taken[2].endswith(b"moved")
 
 
 async def test_what_is_remembered_is_bounded(world: World) -> None:

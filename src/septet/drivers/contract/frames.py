@@ -23,6 +23,7 @@ from septet.wire.http1 import ReplyHeadsCache
 class Ready(msgspec.Struct, frozen=True):
     ok: bool
     concurrency: int = 1
+    ahead: bool = False
     version: int = 1
     type: str = "Error"
     message: str = ""
@@ -46,6 +47,7 @@ class FramesLink(asyncio.Protocol):
         self._short: dict[int, ShortCall] = {}
         self._next = 0
         self._lost = False
+        self._ahead: bool | None = None
         self._idle: asyncio.Event | None = None
 
     # -- Link
@@ -65,6 +67,17 @@ class FramesLink(asyncio.Protocol):
         self._short[number] = call
         self._transport.write(frames.encode(frames.REQUEST, number, head, body, frames.END))
         return number
+
+    def takes_ahead(self) -> bool:
+        if self._ahead is None:
+            # It gets ready for that when it hears of it, and says so.
+            self._ahead = False
+            if self.ready.done() and not self._lost and self.ready.result().ahead:
+                self.send(frames.encode(frames.AHEAD, 0))
+        return self._ahead
+
+    def recall(self) -> None:
+        self.send(frames.encode(frames.RECALL, 0))
 
     def unfold(self, number: int, head: RequestHead, reply: Reply) -> Upload:
         call = self._short.pop(number)
@@ -170,9 +183,15 @@ class FramesLink(asyncio.Protocol):
             if frame.type == frames.LOG:
                 self._on_log(call.invocation, "stderr" if frame.head == b"stderr" else "stdout", frame.body)
                 return
+            if frame.type == frames.GONE and frame.flags & frames.NEVER_STARTED:
+                del self._short[frame.stream]
+                call.returned()
+                return
             call.unfold()
         if frame.type == frames.READY:
             self._be_ready(frame.body)
+        elif frame.type == frames.AHEAD:
+            self._ahead = True
         elif frame.type == frames.LOG:
             known = self._streams.get(frame.stream)
             name = "stderr" if frame.head == b"stderr" else "stdout"

@@ -2,7 +2,7 @@
 
 import struct
 
-REQUEST, DATA, REPLY, CANCEL, WINDOW, LOG, READY, ERROR, STARTED, GONE, DRAIN, SPECIALISE = range(1, 13)
+REQUEST, DATA, REPLY, CANCEL, WINDOW, LOG, READY, ERROR, STARTED, GONE, DRAIN, SPECIALISE, AHEAD, RECALL = range(1, 15)
 END = 1
 NEVER_STARTED = 2
 WINDOW_SIZE = 256 * 1024
@@ -41,7 +41,7 @@ class Decoder:
         at, size = 0, len(buffer)
         while size - at >= 12:
             length, stream, type_, flags, head = _HEADER.unpack_from(buffer, at)
-            if length > FRAME_MAX or head > length or not REQUEST <= type_ <= SPECIALISE:
+            if length > FRAME_MAX or head > length or not REQUEST <= type_ <= RECALL:
                 raise ValueError("the platform broke the frame protocol")
             begin = at + 12
             if size - begin < length:

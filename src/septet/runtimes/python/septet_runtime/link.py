@@ -7,7 +7,7 @@ await. That is `Link.waits`.
 
 import os
 import select
-from _thread import RLock
+from _thread import RLock, allocate_lock
 from collections import deque
 
 from septet_runtime import frames
@@ -180,9 +180,22 @@ class Link:
         self._kept = b""
         self._new = []
         self._lock = RLock()
+        self._reading = allocate_lock()
 
     def pump(self, block=True):
         """Reads once and takes in the frames; raises LinkClosed at the end of the stream."""
+        with self._reading:
+            self._pump(block)
+
+    def glance(self):
+        """As `pump(False)`, from another thread than the one that serves, while that one runs a handler."""
+        if self._reading.acquire(False):
+            try:
+                self._pump(False)
+            finally:
+                self._reading.release()
+
+    def _pump(self, block):
         if not block and not select.select([self.descriptor], [], [], 0)[0]:
             return
         if block and self._kept:
@@ -229,11 +242,28 @@ class Link:
             self.open[stream] = call
             self.waiting.append(call)
             self._new.append(call)
+        elif type_ == frames.AHEAD:
+            self.waits.ahead()
+        elif type_ == frames.RECALL:
+            self._give_back()
         elif type_ == frames.DRAIN:
             self.draining = True
             self.waits.drained()
         elif call := self.open.get(stream):
             self._to_call(call, type_, flags, body)
+
+    def _give_back(self):
+        """All calls that nobody took up, the last one first, so that they line up again in their order."""
+        gone = []
+        while self.waiting:
+            try:
+                call = self.waiting.pop()
+            except IndexError:  # it was taken up just now
+                break
+            self.forget(call)
+            gone.append(frames.encode(frames.GONE, call.number, flags=frames.NEVER_STARTED))
+        if gone:
+            self.send(b"".join(gone))
 
     def _to_call(self, call, type_, flags, body):
         if type_ == frames.DATA:

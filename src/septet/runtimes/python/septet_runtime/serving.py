@@ -1,13 +1,17 @@
 """Serving synchronous handlers: one call after the other in the main thread, or several in threads."""
 
 from collections import deque
+from time import monotonic
 
+from septet_runtime import frames
 from septet_runtime.link import Cancelled, LinkClosed
 from septet_runtime.output import current
 from septet_runtime.reply import Outcome, encode_chunk, encode_head, may_have_body
 from septet_runtime.request import Context, Request
 
 MOST_THREADS = 64
+JUST_NOW = 0.001
+"""Seconds in which what was read is still news."""
 
 
 class Serial:
@@ -17,6 +21,18 @@ class Serial:
 
     def __init__(self, link):
         self._link = link
+        self.lookout = None
+
+    def ahead(self):
+        """Calls may wait here behind a running one: somebody must hear it when the platform wants them back."""
+        if self.lookout is None:
+            from septet_runtime.lookout import Lookout
+
+            try:
+                self.lookout = Lookout(self._link)
+            except RuntimeError:  # no thread is to be had: then none shall wait here
+                return
+        self._link.send(frames.encode(frames.AHEAD, 0))
 
     def until(self, call, ready):
         while not ready():
@@ -40,18 +56,31 @@ class Serial:
 
 def serve_serial(link, answer):
     """Runs until the platform says that no call will come."""
-    link.waits = Serial(link)
+    serial = link.waits = Serial(link)
+    read = 0.0
     while True:
         if not link.waiting:
             if link.draining:
                 link.send(b"")
                 return
             link.pump()
+            read = monotonic()
             continue
         # A call may have been cancelled while the one before it ran.
-        link.pump(block=False)
-        if link.waiting:
-            run(link.waiting.popleft(), answer)
+        if monotonic() - read > JUST_NOW:
+            link.pump(block=False)
+            read = monotonic()
+        try:
+            call = link.waiting.popleft()
+        except IndexError:  # it was cancelled, or given back
+            continue
+        lookout = serial.lookout
+        if lookout is None:
+            run(call, answer)
+        else:
+            lookout.begin()
+            run(call, answer)
+            lookout.end()
 
 
 class Threads:
@@ -87,6 +116,9 @@ class Threads:
         thread = threading.Thread(target=self._work, daemon=True)
         self._threads.append(thread)
         thread.start()
+
+    def ahead(self):
+        pass
 
     def drained(self):
         with self._changed:

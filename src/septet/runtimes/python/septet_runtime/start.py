@@ -65,17 +65,19 @@ def _prepare(link, code, deps, concurrency):
     else:
         answer = handler_answer(adapt(handler))
     if concurrency == 1:
-        ready(link)
+        ready(link, ahead=True)
         return lambda: serve_serial(link, answer)
     threads = link.waits = Threads(link, MOST_THREADS if concurrency < 0 else concurrency)
     ready(link)
     return lambda: threads.serve(answer)
 
 
-def ready(link):
+def ready(link, ahead=False):
+    """`ahead`: calls may wait in this process behind a running one, and be asked for back."""
     concurrency = int(os.environ.get("SEPTET_CONCURRENCY", "1") or 1)
     number = MOST_CALLS if concurrency < 0 else concurrency
-    link.send(frames.encode(frames.READY, 0, b"", b'{"ok":true,"concurrency":%d,"version":1}' % number))
+    more = b',"ahead":true' if ahead else b""
+    link.send(frames.encode(frames.READY, 0, b"", b'{"ok":true,"concurrency":%d,"version":1%b}' % (number, more)))
 
 
 def _refuse(link, error):

@@ -59,6 +59,9 @@ class Tasks:
         self._link.waiting.remove(call)
         self._tasks[call] = self.loop.create_task(self._run(call))
 
+    def ahead(self):
+        pass
+
     def drained(self):
         if not self._tasks:
             self.close()

@@ -10,7 +10,10 @@ from measured import Measured, row
 from processes import cpu, tree
 from world import PLAIN, World, gateway, target
 
-WARM = {"scale": {"min": 1, "max": 1}, "limits": {"concurrency": 64}}
+WARM = {"scale": {"min": 1, "max": 1}}
+ASYNC = {"main.py": PLAIN["main.py"].replace("def handle", "async def handle")}
+KINDS: dict[str, tuple[dict[str, str], dict[str, int]]] = {"sync": (PLAIN, {}), "async": (ASYNC, {"concurrency": 64})}
+"""A synchronous handler runs one call at a time, which is the default; an asynchronous one serves all connections."""
 
 
 def cost(world: World, to: Target, pids: list[int], seconds: float = 2.0) -> float:
@@ -23,52 +26,73 @@ def cost(world: World, to: Target, pids: list[int], seconds: float = 2.0) -> flo
 
 @row("gateway-cpu", "processor time of the gateway for a warm GET, against nginx")
 def gateway_cpu(world: World) -> list[Measured]:
-    ours, theirs = [], []
+    ours: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    theirs: list[float] = []
     with world.platform() as platform, world.nginx() as (port, workers):
-        platform.deploy("hello", PLAIN, **WARM)
-        mine, other = target(platform, "hello"), Target(port, ["/"])
+        for kind, (files, limits) in KINDS.items():
+            platform.deploy(kind, files, scale={"min": 1, "max": 1}, limits=limits)
+        other = Target(port, ["/"])
         for number in range(world.rounds + 1):
-            pair = cost(world, mine, gateway(platform)), cost(world, other, workers)
+            found = {kind: cost(world, target(platform, kind), gateway(platform)) for kind in KINDS}
+            reference = cost(world, other, workers)
             if number:  # the first round warms up
-                ours.append(pair[0])
-                theirs.append(pair[1])
-    a, b = statistics.median(ours), statistics.median(theirs)
-    raw = {"ours": ours, "theirs": theirs}
+                theirs.append(reference)
+                for kind, value in found.items():
+                    ours[kind].append(value)
+    b = statistics.median(theirs)
+    rows = [
+        Measured(
+            f"gateway CPU per warm GET, 32 connections, {kind} handler",
+            "us",
+            statistics.median(values),
+            "nginx proxy",
+            b,
+            "ratio",
+            2.0,
+            1.4,
+            raw={"ours": values, "theirs": theirs},
+        )
+        for kind, values in ours.items()
+    ]
     return [
-        Measured("gateway CPU per warm GET, 32 connections", "us", a, "nginx proxy", b, "ratio", 2.0, 1.4, raw=raw),
+        *rows,
         Measured("the same with the accelerator", "us", None, bound=1.0, aim=0.7, of="ratio", note="not shipped"),
     ]
 
 
 @row("whole-path", "processor time of gateway, shim and handler, against of-watchdog")
 def whole_path(world: World) -> list[Measured]:
-    ours: list[float] = []
+    ours: dict[str, list[float]] = {kind: [] for kind in KINDS}
     theirs: list[float] = []
     note = ""
-    with world.platform() as platform:
-        platform.deploy("hello", PLAIN, **WARM)
-        try:
-            program = references.install_watchdog(world.folder("watchdog"))
-            with references.watchdog(program, world.handler) as (port, pids):
-                for _ in range(world.rounds):
-                    ours.append(cost(world, target(platform, "hello"), tree(platform.pid)))
-                    theirs.append(cost(world, Target(port, ["/"]), pids))
-        except references.Missing as missing:
-            note = f"reference missing: {missing}"
-            ours = [cost(world, target(platform, "hello"), tree(platform.pid)) for _ in range(world.rounds)]
+    for kind, (files, limits) in KINDS.items():
+        # A platform for each, so that no other function's process is counted.
+        with world.platform() as platform:
+            platform.deploy(kind, files, scale={"min": 1, "max": 1}, limits=limits)
+            cost(world, target(platform, kind), tree(platform.pid), seconds=1)
+            try:
+                program = references.install_watchdog(world.folder("watchdog"))
+                with references.watchdog(program, world.handler) as (port, pids):
+                    for _ in range(world.rounds):
+                        ours[kind].append(cost(world, target(platform, kind), tree(platform.pid)))
+                        theirs.append(cost(world, Target(port, ["/"]), pids))
+            except references.Missing as missing:
+                note = f"reference missing: {missing}"
+                ours[kind] = [cost(world, target(platform, kind), tree(platform.pid)) for _ in range(world.rounds)]
     return [
         Measured(
-            "whole path: gateway, shim and handler, CPU per request",
+            f"whole path: gateway, shim and handler, CPU per request, {kind} handler",
             "us",
-            statistics.median(ours),
+            statistics.median(values),
             "of-watchdog and handler",
             statistics.median(theirs) if theirs else None,
             "ratio",
             0.40,
             0.20,
             note=note,
-            raw={"ours": ours, "theirs": theirs},
+            raw={"ours": values, "theirs": theirs},
         )
+        for kind, values in ours.items()
     ]
 
 

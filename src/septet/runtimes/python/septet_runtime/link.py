@@ -177,7 +177,7 @@ class Link:
         self.closed = False
         self.waits = None
         self._decoder = frames.Decoder()
-        self._kept = b""
+        self._kept = []
         self._new = []
         self._lock = RLock()
         self._reading = allocate_lock()
@@ -211,17 +211,18 @@ class Link:
             self._receive(*frame)
         # Only now, so that a call whose cancellation came along is not begun.
         new, self._new = self._new, []
-        for call in new:
-            if not call.cancelled:
-                self.waits.arrived(call)
+        if new:
+            self.waits.arrived([call for call in new if not call.cancelled])
 
     def send(self, data):
         with self._lock:
-            kept, self._kept = self._kept, b""
-            view = memoryview(kept + data if kept else data)
+            if self._kept:
+                self._kept.append(data)
+                data, self._kept = b"".join(self._kept), []
             try:
-                while view:
-                    view = view[os.write(self.descriptor, view) :]
+                sent = os.write(self.descriptor, data) if data else 0
+                while sent < len(data):
+                    sent += os.write(self.descriptor, memoryview(data)[sent:])
             except ConnectionError:
                 self.closed = True
                 raise LinkClosed from None
@@ -229,7 +230,7 @@ class Link:
     def send_last(self, data):
         """The last frame of a call; a serial loop keeps it until the next thing that is sent."""
         if self.waits.keeps_last:
-            self._kept += data
+            self._kept.append(data)
         else:
             self.send(data)
 

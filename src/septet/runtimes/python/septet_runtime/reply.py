@@ -24,6 +24,42 @@ def may_have_body(method, status):
     return method != b"HEAD" and status >= 200 and status not in (204, 304)
 
 
+_HEADS = {}
+"""Heads of plain replies by (type, length); a few hundred are worth their memory."""
+_json = None
+
+
+def _encode_json(value):
+    global _json
+    if _json is None:
+        import json
+
+        _json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+    return _json(value).encode()
+
+
+def plain(method, result):
+    """(head, body) of what most handlers return: text, bytes, a dict or a list, in one piece; None for all else."""
+    kind = type(result)
+    if kind is dict or kind is list:
+        body, kind = _encode_json(result), JSON
+    elif kind is str:
+        body, kind = result.encode(), TEXT
+    elif kind is bytes:
+        body, kind = result, BYTES
+    else:
+        return None
+    length = len(body)
+    if method == b"HEAD" or length > 65536:
+        return None
+    head = _HEADS.get((kind, length))
+    if head is None:
+        if len(_HEADS) >= 512:
+            _HEADS.clear()
+        head = _HEADS[kind, length] = encode_head(200, [("content-type", kind), ("content-length", length)])
+    return head, body
+
+
 class Outcome:
     """A handler's result taken apart. `body` is bytes, or `chunks` is an iterator, or `achunks` an async one."""
 
@@ -68,10 +104,8 @@ def encode_chunk(value, streaming=True):
         return value.encode(), TEXT
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value), BYTES
-    import json
-
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-    return (text + "\n").encode() if streaming else text.encode(), LINES if streaming else JSON
+    data = _encode_json(value)
+    return data + b"\n" if streaming else data, LINES if streaming else JSON
 
 
 def _take_apart(result):

@@ -57,9 +57,18 @@ class Request:
         self._call = call
         self._body = None
         self._headers = None
-        line = call.head[: call.head.find(b"\r\n")].split(b" ")
-        self.method = line[0].decode("latin-1")
-        self.target = line[1].decode("latin-1")
+        self._target = None
+
+    @property
+    def method(self):
+        return self._call.method.decode("latin-1")
+
+    @property
+    def target(self):
+        if self._target is None:
+            head = self._call.head
+            self._target = head[len(self._call.method) + 1 : head.find(b" HTTP/1.1\r\n")].decode("latin-1")
+        return self._target
 
     @property
     def headers(self):

@@ -6,7 +6,7 @@ from time import monotonic
 from septet_runtime import frames
 from septet_runtime.link import Cancelled, LinkClosed
 from septet_runtime.output import current
-from septet_runtime.reply import Outcome, encode_chunk, encode_head, may_have_body
+from septet_runtime.reply import Outcome, encode_chunk, encode_head, may_have_body, plain
 from septet_runtime.request import Context, Request
 
 MOST_THREADS = 64
@@ -41,7 +41,7 @@ class Serial:
     def poll(self):
         self._link.pump(block=False)
 
-    def arrived(self, call):
+    def arrived(self, calls):
         pass
 
     def drained(self):
@@ -106,7 +106,12 @@ class Threads:
     def poll(self):
         pass
 
-    def arrived(self, call):
+    def arrived(self, calls):
+        for _ in calls:
+            self._room()
+
+    def _room(self):
+        """A call came: a thread that idles takes it, or a new one, or the next that is free."""
         with self._changed:
             if self._idle >= len(self._link.waiting) or len(self._threads) >= self._most:
                 self._changed.notify_all()
@@ -212,6 +217,10 @@ def _await(result):
 
 
 def reply(call, result):
+    whole = plain(call.method, result)
+    if whole is not None:
+        call.send_head(*whole, end=True)
+        return
     outcome = Outcome(result)
     chunks = outcome.chunks
     if outcome.achunks is not None:

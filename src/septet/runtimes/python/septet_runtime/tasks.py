@@ -6,9 +6,10 @@ import threading
 from septet_runtime import frames
 from septet_runtime.link import Cancelled, LinkClosed
 from septet_runtime.output import current
-from septet_runtime.reply import Outcome, encode_chunk, encode_head, may_have_body
+from septet_runtime.reply import Outcome, encode_chunk, encode_head, may_have_body, plain
 from septet_runtime.request import PREFETCH, Context, Request
 from septet_runtime.serving import fail
+from septet_runtime.serving import reply as reply_now
 
 
 class Tasks:
@@ -23,6 +24,7 @@ class Tasks:
         self._link = link
         self._answer = answer
         self._tasks = {}
+        self._begun = set()
 
     def read(self):
         try:
@@ -55,9 +57,14 @@ class Tasks:
     def poll(self):
         pass
 
-    def arrived(self, call):
-        self._link.waiting.remove(call)
-        self._tasks[call] = self.loop.create_task(self._run(call))
+    def arrived(self, calls):
+        self._link.waiting.clear()
+        for call in calls:
+            call.started = True
+        # What came together begins together: one write says so.
+        self._link.send(b"".join([frames.encode(frames.STARTED, call.number) for call in calls]))
+        for call in calls:
+            self._tasks[call] = self.loop.create_task(self._run(call))
 
     def ahead(self):
         pass
@@ -71,7 +78,7 @@ class Tasks:
         if task is None:
             return
         task.cancel()
-        if not call.started:
+        if call not in self._begun:
             # A task that is cancelled before its first step never runs, so it cannot say so itself.
             del self._tasks[call]
             call.finish(frames.encode(frames.GONE, call.number, flags=frames.NEVER_STARTED))
@@ -86,8 +93,9 @@ class Tasks:
 
     async def _run(self, call):
         current.set(call)
+        self._begun.add(call)
         try:
-            call.start()
+            call.check()
             await self._answer(call)
         except LinkClosed:
             self.close()
@@ -99,6 +107,7 @@ class Tasks:
             fail(call, error)
         finally:
             self._tasks.pop(call, None)
+            self._begun.discard(call)
             if self._link.draining:
                 self.drained()
 
@@ -148,8 +157,10 @@ def handler_answer(handler):
 
 
 async def reply(call, result):
-    from septet_runtime.serving import reply as reply_now
-
+    whole = plain(call.method, result)
+    if whole is not None:
+        call.send_head(*whole, end=True)
+        return
     outcome = Outcome(result)
     if outcome.achunks is None and outcome.chunks is None:
         await _send_whole(call, outcome)

@@ -46,15 +46,14 @@ def files(root: str) -> None:
         os.pwrite(file.fileno(), b"y", 0)
         with mmap.mmap(file.fileno(), 0) as mapped:
             mapped[0:1] = b"z"
-    os.symlink(path, path + ".link")
-    os.readlink(path + ".link")
+    os.readlink("/proc/self/exe")
     os.chmod(path, 0o600)
     os.utime(path)
     os.access(path, os.R_OK)
     os.statvfs(root)
     shutil.copy(path, path + ".copy")
     os.rename(path + ".copy", path + ".moved")
-    shutil.copytree(root, root + ".tree", symlinks=True)
+    shutil.copytree(root, root + ".tree")
     shutil.rmtree(root + ".tree")
     glob.glob(root + "/*")
     with zipfile.ZipFile(os.path.join(root, "z.zip"), "w") as archive:
@@ -64,7 +63,6 @@ def files(root: str) -> None:
     here = os.getcwd()
     os.chdir(root)
     os.chdir(here)
-    os.umask(os.umask(0o22))
 
 
 def database(root: str) -> None:

@@ -204,6 +204,20 @@ func (c *call) sendHead(head []byte) error {
 	return nil
 }
 
+// sendWhole answers in one frame; the data is at most a piece, which the window of a fresh call takes.
+func (c *call) sendWhole(head, data []byte) error {
+	c.mutex.Lock()
+	if c.cancelled {
+		c.mutex.Unlock()
+		return ErrCancelled
+	}
+	c.headSent = true
+	c.window -= len(data)
+	c.mutex.Unlock()
+	c.finish(encode(typeReply, c.number, head, data, flagEnd))
+	return nil
+}
+
 // Write sends body bytes, as the window allows.
 func (c *call) Write(data []byte) (int, error) {
 	sent := 0

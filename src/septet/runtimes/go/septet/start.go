@@ -152,6 +152,16 @@ func reply(c *call, method string, response Response) error {
 	if status != http.StatusNoContent && status != http.StatusNotModified {
 		header.Set("Content-Length", strconv.Itoa(len(data)))
 	}
+	if status == 0 {
+		status = http.StatusOK
+	}
+	if len(data) <= piece && status >= 200 {
+		writer.status = status
+		if writer.bodiless() {
+			data = nil
+		}
+		return c.sendWhole(writer.head(status), data)
+	}
 	writer.WriteHeader(status)
 	if _, err := writer.Write(data); err != nil {
 		return err
@@ -206,17 +216,21 @@ func (w *responseWriter) WriteHeader(status int) {
 	if status == 0 {
 		status = http.StatusOK
 	}
+	informational := status >= 100 && status < 200 && status != http.StatusSwitchingProtocols
+	if !informational {
+		w.status = status
+	}
+	w.call.sendHead(w.head(status))
+}
+
+func (w *responseWriter) head(status int) []byte {
 	var head strings.Builder
 	fmt.Fprintf(&head, "HTTP/1.1 %d %s\r\n", status, http.StatusText(status))
 	w.header.Del("Transfer-Encoding")
 	w.header.Del("Connection")
 	// Write leaves out what is no header name and makes one line of each value.
 	w.header.Write(&head)
-	informational := status >= 100 && status < 200 && status != http.StatusSwitchingProtocols
-	if !informational {
-		w.status = status
-	}
-	w.call.sendHead([]byte(head.String()))
+	return []byte(head.String())
 }
 
 func (w *responseWriter) bodiless() bool {

@@ -12,7 +12,8 @@ from septet.ports.sandbox import Check
 
 
 class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """The node now. Memory in MiB: `memory_used` is the sum of all instances' limits, never above the budget."""
+    """The node now. Memory in MiB: `memory_used` is the sum of the limits of all instances and builds, never above the
+    budget."""
 
     sandbox: str
     limits: Literal["hard", "best effort", "none"]

@@ -12,6 +12,7 @@ from service_world import World
 from septet.model.access import ANONYMOUS, Caller
 from septet.model.errors import Conflict, Forbidden, InvalidInput, NotFound, Unauthenticated
 from septet.model.function import FunctionSpec, FunctionTemplate
+from septet.model.objects import RouteMatch, RouteSpec, RouteTarget
 from septet.service import commands as c
 from septet.service.handlers import HANDLERS
 
@@ -114,3 +115,29 @@ async def test_nothing_is_applied_into_a_namespace_that_is_not_there_or_goes(wor
 async def test_names_are_checked_at_the_edge(world: World, name: str) -> None:
     with pytest.raises(InvalidInput):
         await world.run(msgspec.structs.replace(APPLY, name=name))
+
+
+async def test_readers_of_what_can_be_called_wait_for_the_side_of_the_calls(world: World) -> None:
+    """What is read as ready must answer: the store may be a moment ahead of those who route calls."""
+    function = await world.function("hello")
+    await world.revision(function, 1)
+    hello, revision = ("Function", "hello"), ("Revision", "hello-00001")
+    reads: list[tuple[c.Command[Any], list[tuple[str, str]]]] = [
+        (c.GetFunction(namespace="default", name="hello"), [hello]),
+        (c.ListFunctions(namespace="default"), [hello]),
+        (c.Summarise(namespace="default", name="hello"), [hello, revision]),
+        (c.ListRevisions(namespace="default", name="hello"), [revision]),
+        (c.GetRevision(namespace="default", name="hello", revision="hello-00001"), [revision]),
+        (c.GetRoute(namespace="default", name="way"), [("Route", "way")]),
+    ]
+    way = RouteSpec(match=RouteMatch(path="/way"), targets=(RouteTarget(function="hello", weight=1),))
+    await world.run(c.ApplyRoute(namespace="default", name="way", spec=way))
+    for command, waited in reads:
+        world.fleet.asked.clear()
+        await world.run(command)
+        assert world.fleet.asked == waited, command
+    world.fleet.asked.clear()
+    changes = await world.run(c.WatchChanges(kinds=("Function",), after=0))
+    assert (await anext(changes)).object.meta.name == "hello"
+    assert world.fleet.asked == [hello]
+    await changes.aclose()

@@ -38,6 +38,7 @@ async def apply_function(context: Context, command: ApplyFunction) -> FunctionAp
         _check_egress(context, spec.template.sandbox)
     owner = await references.live_namespace(context, namespace)
     await references.function_references(context, namespace, spec)
+    accounts.check_build(context, spec.template.build, namespace, owner.spec.quota)
 
     async def before_write(known: Function | None) -> None:
         if known is None or known.spec.template.source != spec.template.source:

@@ -148,7 +148,7 @@ async def test_a_build_may_not_ask_for_more_memory_than_its_quota(world: World) 
     await world.namespace("small", NamespaceSpec(quota=Quota(memory=512)))
     await world.function("fits", "small", build=Build(memory=512))
     await world.function("default", "small")
-    with pytest.raises(QuotaExceeded, match="namespace 'small' may use 512 MiB of memory.*513 MiB are asked for"):
+    with pytest.raises(QuotaExceeded, match=r"namespace 'small' may use 512 MiB of memory.*513 MiB are asked for"):
         await world.function("big", "small", build=Build(memory=513))
     await world.function("big", build=Build(memory=4096))
     with pytest.raises(InvalidInput, match=r"build\.memory"):

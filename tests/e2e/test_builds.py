@@ -83,7 +83,7 @@ def told(platform: Platform, name: str, number: int) -> list[str]:
 def built(platform: Platform, name: str, files: Mapping[str, str], **spec: Any) -> str:
     """What a function answers whose build needs the network. Where builds have none, that this was said."""
     if has_way_out():
-        platform.deploy(name, files, **spec)
+        platform.deploy(name, files, timeout=240, **spec)
         return platform.call(name).text
     platform.apply(name, files, **spec)
     message = failure(platform, name)

@@ -99,7 +99,7 @@ class Settings:
     """The driver for functions that name none; "none" runs them without walls, and says so."""
 
     memory_budget: int = 0
-    """MiB that all instances together may use; 0 takes three quarters of the host's memory."""
+    """MiB that all instances and builds together may use; 0 takes three quarters of the host's memory."""
 
     warm_pool: int = -1
     """Prepared sandboxes that wait for cold starts of a runtime; 0 for none, -1 as many as recent starts ask for."""

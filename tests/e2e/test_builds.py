@@ -83,7 +83,7 @@ def told(platform: Platform, name: str, number: int) -> list[str]:
 def built(platform: Platform, name: str, files: Mapping[str, str], **spec: Any) -> str:
     """What a function answers whose build needs the network. Where builds have none, that this was said."""
     if has_way_out():
-        platform.deploy(name, files, **spec)
+        platform.deploy(name, files, timeout=240, **spec)
         return platform.call(name).text
     platform.apply(name, files, **spec)
     message = failure(platform, name)
@@ -355,3 +355,26 @@ def test_a_go_build_finds_what_earlier_builds_of_its_namespace_compiled(own_plat
     assert took["b"] < took["a"] / 3, took
     assert took["c"] > took["b"] * 3, f"another namespace compiles for itself, though the source is the same: {took}"
     assert {path.stat().st_uid for path in kept.rglob("*")} == {os.geteuid()}
+
+
+def test_a_build_waits_for_the_nodes_memory(tmp_path: Path) -> None:
+    with Platform(tmp_path / "data", "--memory-budget", "256") as platform:
+        # It keeps an instance, which fills the node.
+        platform.deploy("full", HELLO, limits={"memory": 256}, scale={"min": 1})
+        platform.apply("next", {**HELLO, "next.txt": ""}, limits={"memory": 64})
+        waits = "waits for 256 MiB of the node's memory: 256 of 256 MiB are taken"
+        end = time.monotonic() + 60
+        while waits not in told(platform, "next", 1):
+            assert time.monotonic() < end, told(platform, "next", 1)
+            time.sleep(0.05)
+        assert platform.call("full").text == "hello"
+        platform.api("DELETE", "/namespaces/default/functions/full")
+        platform.wait_ready("next")
+        assert platform.call("next").text == "hello"
+        assert build_log(platform, "next").count("waits for") == 1
+        # An idle instance goes without anybody's help.
+        platform.deploy("after", {**HELLO, "after.txt": ""}, limits={"memory": 64})
+        platform.apply("huge", {**HELLO, "huge.txt": ""}, build={"memory": 512})
+        message = failure(platform, "huge")
+        assert "the build of huge needs 512 MiB of memory, and the node has 256 MiB" in message
+        assert "lower build.memory" in message and "--memory-budget" in message

@@ -72,6 +72,35 @@ def test_a_namespaces_rate_is_kept(platform: Platform) -> None:
     assert int(refused[0].headers["retry-after"]) >= 1
 
 
+def test_a_tokens_rate_holds_for_whatever_it_makes(platform: Platform) -> None:
+    platform.deploy("rated", ECHO, scale={"min": 1})
+    hour = 1 / 3600
+    quota = {"requests": hour, "burst": 2}
+    parent = token(platform, "rated-parent", ["default"], ["*"], quota=quota)
+    free = token(platform, "rated-free", ["default"], ["*"])
+    with caller(platform, parent):
+        children = [
+            token(platform, f"rated-{number}", ["default"], ["functions:invoke"], quota=quota) for number in "ab"
+        ]
+    with caller(platform, free):
+        unrelated = token(platform, "rated-unrelated", ["default"], ["functions:invoke"])
+    called = [platform.call("rated", body=b"x", token=text) for text in (parent, *children, parent, *children)]
+    assert [answer.status for answer in called] == [200, 200, 200, 429, 429, 429], (
+        "three in all: one, and a burst of two"
+    )
+    assert "token rated-parent may make" in called[-1].json["detail"]
+    assert called[-1].json["limit"].startswith("requests ")
+    assert {platform.call("rated", body=b"x", token=text).status for text in (free, unrelated)} == {200}
+    # A call that one of them refuses is not counted for the others.
+    with caller(platform, free):
+        wide = token(platform, "rated-wide", ["default"], ["*"], quota={"requests": hour, "burst": 3})
+    with caller(platform, wide):
+        narrow = token(platform, "rated-narrow", ["default"], ["functions:invoke"], quota={"requests": hour})
+    texts = (narrow, narrow, narrow, narrow, wide, wide, wide, wide)
+    statuses = [platform.call("rated", body=b"x", token=text).status for text in texts]
+    assert statuses == [200, 429, 429, 429, 200, 200, 200, 429]
+
+
 @contextmanager
 def caller(platform: Platform, text: str) -> Iterator[None]:
     """Speaks to the platform with another token for a while."""
@@ -127,19 +156,18 @@ def test_a_tokens_builds_wait_for_each_other(tmp_path: Path) -> None:
         with caller(platform, one):
             platform.apply("a", {**slow, "a.txt": "a"})
             platform.apply("b", {**slow, "b.txt": "b"})
+        # The watch has every change in order; two reads one after the other would mix two moments.
+        link = platform.connection(timeout=120)
+        path = "/septet/v1/watch?kinds=Revision&after=0"
+        link.request("GET", path, headers={"Authorization": f"Bearer {platform.token}"})
+        changes = link.getresponse()
+        phases: dict[str, str] = {}
         most = 0
-        end = time.monotonic() + 120
-        while time.monotonic() < end:
-            phases = [
-                r["status"]["phase"] for r in platform.api("GET", "/namespaces/default/functions/a/revisions")["items"]
-            ]
-            phases += [
-                r["status"]["phase"] for r in platform.api("GET", "/namespaces/default/functions/b/revisions")["items"]
-            ]
-            most = max(most, phases.count("building"))
-            if len(phases) == 2 and set(phases) <= {"ready", "failed"}:
-                break
-            time.sleep(0.02)
+        while len(phases) < 2 or not set(phases.values()) <= {"ready", "failed"}:
+            revision = json.loads(changes.readline())["object"]
+            phases[revision["meta"]["name"]] = revision["status"]["phase"]
+            most = max(most, list(phases.values()).count("building"))
+        link.close()
         assert most == 1
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from septet.model.function import (
 )
 from septet.model.instance import InstanceEvent, InstanceInfo
 from septet.model.meta import Meta, OwnerReference
-from septet.model.objects import NamespaceSpec, Token, TokenSpec
+from septet.model.objects import AnyObject, NamespaceSpec, Token, TokenSpec
 from septet.model.runtime import Runtime
 from septet.ports.fleetview import NodeFacts
 from septet.ports.sandbox import Check
@@ -62,7 +62,10 @@ class OwnFleet:
     def __init__(self) -> None:
         self.running: list[InstanceInfo] = []
         self.hindrance = ""
-        self.no_egress: tuple[Check, ...] = ()
+        self.no_egress: dict[str, tuple[Check, ...]] = {}
+        """What is missing, by sandbox; "" is the default's name."""
+        self.asked: list[tuple[str, str]] = []
+        """(kind, name) of the objects that readers waited for."""
         self.changed = asyncio.Event()
         self.events: list[InstanceEvent] = []
 
@@ -94,8 +97,11 @@ class OwnFleet:
     def node(self) -> NodeFacts:
         return NodeFacts(sandbox="process", limits="hard", memory_budget=1024, memory_used=128, instances=1)
 
-    def egress_missing(self) -> tuple[Check, ...]:
-        return self.no_egress
+    def egress_missing(self, sandbox: str = "") -> tuple[Check, ...]:
+        return self.no_egress.get(sandbox, ())
+
+    async def known(self, objects: Iterable[AnyObject]) -> None:
+        self.asked += [(type(obj).__name__, obj.meta.name) for obj in objects]
 
     async def checks(self) -> list[Check]:
         return [Check(name="seccomp", state="ok", required=True)]
@@ -127,7 +133,11 @@ class World:
             metrics=lambda: b"septet_up 1\n",
         )
         settings = ServiceSettings(
-            runtimes=RUNTIMES, base_url=lambda: "http://127.0.0.1:8080", key_file=self.key, temporary=folder
+            runtimes=RUNTIMES,
+            sandboxes=frozenset({"process", "other"}),
+            base_url=lambda: "http://127.0.0.1:8080",
+            key_file=self.key,
+            temporary=folder,
         )
         self.service = Service(ports, settings, self.credentials)
         self.admin = ""

@@ -58,6 +58,8 @@ from septet.settings import ListenerSettings, Settings
 log = logging.getLogger("septet")
 
 MIB = 1024 * 1024
+BUILD_MIB = 2048
+"""What a build step may use where neither it nor the function says otherwise, on a node that has so much."""
 POOLED_MIB = 4
 """What one prepared sandbox is counted as: its own pages and the kernel's objects for its namespaces."""
 
@@ -116,7 +118,7 @@ class Platform:
             cache=BuildCache(self.settings.data_dir / "cache" / "builds", self.trees),
             runtimes=self.runtimes,
             salt=Versions(registry.runtime_folder),
-            settings=BuildSettings(env=self.settings.build_env),
+            settings=BuildSettings(env=self.settings.build_env, memory=min(BUILD_MIB, self.budget)),
         )
         contracts: dict[str, Contract] = {
             name: registry.load(registry.CONTRACTS, name)() for name in registry.CONTRACTS
@@ -139,6 +141,7 @@ class Platform:
         )
         self.control.mirror.listen(self._on_change)
         self.pool.attach(self.control.scaler)
+        builder.attach(self.control.memory)
         self.view = View(
             self.control.mirror,
             self.control.fleet,

@@ -20,12 +20,13 @@ from septet.build.plan import ALWAYS, CACHE, CODE, RUNTIME, cache_key, plan, res
 from septet.build.surroundings import ALONE, surroundings
 from septet.build.task import MIB, TaskRunner
 from septet.build.turns import Turns
-from septet.model.errors import BuildFailed, InvalidInput, NotFound
+from septet.model.errors import BuildFailed, InvalidInput, NodeFull, NotFound
 from septet.model.function import FunctionTemplate, Limits, Network
 from septet.model.instance import InstanceExit
 from septet.model.runtime import Runtime, RuntimeBuild
 from septet.ports.blobs import Blobs, Progress, Trees
 from septet.ports.builder import Artifact
+from septet.ports.memory import Memory
 from septet.ports.sandbox import Container, LaunchRequest, Volume
 
 NOT_FOUND = 127
@@ -35,8 +36,9 @@ NOT_FOUND = 127
 @dataclass(frozen=True)
 class BuildSettings:
     """Builds at a time, the limits of each (MiB, cores, processes), and what every build finds in its environment
-    (indexes, certificates). `output` is what one step may print, `log` what is kept of a build's log, `cache` what
-    stays of a tool's cache in each namespace, `caches` of all of them, in bytes."""
+    (indexes, certificates). A step may ask for less memory, a function for more or less. `output` is what one step
+    may print, `log` what is kept of a build's log, `cache` what stays of a tool's cache in each namespace, `caches`
+    of all of them, in bytes."""
 
     at_once: int = 2
     memory: int = 2048
@@ -94,6 +96,11 @@ class SourceBuilder:
         self._settings = settings
         self._room = asyncio.Semaphore(settings.at_once)
         self._turns = Turns()
+        self._memory: Memory | None = None
+
+    def attach(self, memory: Memory) -> None:
+        """From now on every step asks for its memory before it runs, and gives it back."""
+        self._memory = memory
 
     async def build(
         self, namespace: str, name: str, template: FunctionTemplate, secrets: dict[str, str], progress: Progress
@@ -162,7 +169,7 @@ class SourceBuilder:
                 (root / "deps").mkdir(exist_ok=True)
                 await self._run(job, step)
             tree = await self._trees.freeze(job.work)
-        except BuildFailed as error:
+        except (BuildFailed, NodeFull) as error:
             await self._trees.discard(job.work)
             error.details["build_log"] = await self._blobs.put_bytes(job.log.whole())
             raise
@@ -196,10 +203,17 @@ class SourceBuilder:
             raise self._failure(job, step, ended, no_network)
 
     async def _end(self, job: _Job, request: LaunchRequest) -> InstanceExit:
-        return await self._tasks.run(request, job.log.line, job.template.build.timeout, self._settings.output)
+        async with self._reserved(job, request.containers[0].limits.memory):
+            return await self._tasks.run(request, job.log.line, job.template.build.timeout, self._settings.output)
+
+    def _reserved(self, job: _Job, memory: int) -> contextlib.AbstractAsyncContextManager[None]:
+        if self._memory is None:
+            return contextlib.nullcontext()
+        return self._memory.reserve(memory, f"the build of {job.name}", job.log.line)
 
     def _request(self, job: _Job, step: RuntimeBuild) -> LaunchRequest:
         settings = self._settings
+        memory = job.template.build.memory or min(step.memory or settings.memory, settings.memory)
         host = surroundings(settings.env)
         cache = (Volume(tree=job.cache, target=CACHE, writable=True),) if step.cache else ()
         where = {step.cache: CACHE} if step.cache else {}
@@ -220,7 +234,7 @@ class SourceBuilder:
                     files=host.files,
                     volumes=(Volume(tree=job.work, target="/function", writable=True), *cache),
                     working_directory=CODE,
-                    limits=Limits(memory=settings.memory, cpu=settings.cpu, pids=settings.pids, tmp=settings.tmp),
+                    limits=Limits(memory=memory, cpu=settings.cpu, pids=settings.pids, tmp=min(settings.tmp, memory)),
                 ),
             ),
         )
@@ -232,6 +246,8 @@ class SourceBuilder:
         hint = "read the end of the build's log; a revision that serves already keeps serving"
         if no_network is not None:
             how, hint = f"{how}; it had no network: {no_network.message}", no_network.hint
+        elif ended.limit == "memory":
+            hint = "raise build.memory"
         elif ended.code == NOT_FOUND and step.needs:
             hint = f"this host may lack what the build needs: apt install {' '.join(step.needs)}"
         return BuildFailed(

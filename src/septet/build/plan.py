@@ -46,8 +46,8 @@ def resolve(command: Iterable[str]) -> tuple[str, ...]:
 def cache_key(runtime: Runtime, template: FunctionTemplate, secrets: Mapping[str, str], salt: Mapping[str, str]) -> str:
     """Equal exactly when the same source would be built in the same way.
 
-    Secret values count by their digest only. `salt` holds what else decides the result: the versions of the
-    interpreter and of the tools.
+    Secret values count by their digest only; memory decides whether a build ends, not what it makes. `salt` holds what
+    else decides the result: the versions of the interpreter and of the tools.
     """
     if not template.source:
         raise InvalidInput("the function has no source", hint="upload an archive, or name an image")
@@ -57,7 +57,7 @@ def cache_key(runtime: Runtime, template: FunctionTemplate, secrets: Mapping[str
             "source": template.source,
             "runtime": runtime.name,
             "builds": runtime.builds,
-            "build": template.build,
+            "build": msgspec.structs.replace(template.build, memory=0),
             "secrets": hidden,
             "salt": dict(sorted(salt.items())),
         },

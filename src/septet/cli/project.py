@@ -149,7 +149,7 @@ SECONDS: dict[str, tuple[str, ...]] = {
     "readiness": ("period", "timeout"),
     "build": ("timeout",),
 }
-MEBIBYTES: dict[str, tuple[str, ...]] = {"limits": ("memory", "tmp")}
+MEBIBYTES: dict[str, tuple[str, ...]] = {"limits": ("memory", "tmp"), "build": ("memory",)}
 BYTES: dict[str, tuple[str, ...]] = {"limits": ("request_body",)}
 TEXTS = ("env", "labels", "annotations")
 _SIZE = re.compile(r"(\d+)(Ki|Mi|Gi|Ti)")

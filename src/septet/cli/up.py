@@ -34,7 +34,9 @@ PEM = click.Path(exists=True, dir_okay=False)
 @click.option("--sandbox", metavar="NAME", help="process, or none for no isolation at all.  [default: process]")
 @click.option("--tls-cert", multiple=True, type=PEM, help="Serve TLS with this certificate chain; one per host name.")
 @click.option("--tls-key", multiple=True, type=PEM, help="The certificate's key; as many, in the same order.")
-@click.option("--memory-budget", type=click.IntRange(min=1), metavar="MIB", help="Memory of all instances together.")
+@click.option(
+    "--memory-budget", type=click.IntRange(min=1), metavar="MIB", help="Memory of all instances and builds together."
+)
 @click.option("--warm-pool", type=click.IntRange(min=0), metavar="N", help="Prepared sandboxes; by default as needed.")
 @click.option("--no-zygote", is_flag=True, default=None, help="Exec every function's interpreter; no warm pool.")
 @click.option(

@@ -48,7 +48,7 @@ class Outcome(Protocol):
         ...
 
     def freed(self) -> None:
-        """An instance is gone and its memory is free."""
+        """An instance or a build is gone and its memory is free."""
         ...
 
 
@@ -76,6 +76,14 @@ class Member:
         return self.live and self.phase != "ready"
 
 
+class Reservation:
+    """Memory (MiB) of the node for something that is no instance; `held` once it is really free."""
+
+    def __init__(self, memory: int) -> None:
+        self.memory = memory
+        self.held = False
+
+
 class Fleet:
     """Starts, watches, drains and stops instances; tells listeners of every change of state."""
 
@@ -96,6 +104,7 @@ class Fleet:
         self._settings = settings
         self._members: dict[str, Member] = {}
         self._of: dict[RevisionKey, dict[str, Member]] = {}
+        self._reserved: list[Reservation] = []
         self._listeners: list[Callable[[InstanceEvent], None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._outcome: Outcome | None = None
@@ -119,8 +128,13 @@ class Fleet:
         ]
 
     def memory(self) -> int:
-        """MiB that all instances together may use: those that wait for room have none yet."""
-        return sum(member.memory for member in self._members.values() if member.phase not in OUTSIDE)
+        """MiB that all instances and builds together may use: those that wait for room have none yet."""
+        instances = sum(member.memory for member in self._members.values() if member.phase not in OUTSIDE)
+        return instances + sum(wanted.memory for wanted in self._reserved if wanted.held)
+
+    def reserved(self) -> list[Reservation]:
+        """All reservations, those that are not yet held too."""
+        return list(self._reserved)
 
     def listen(self, listener: Callable[[InstanceEvent], None]) -> Callable[[], None]:
         """Calls `listener` for each change of an instance's state; returns what ends that."""
@@ -152,6 +166,19 @@ class Fleet:
     def retire(self, instance: str) -> None:
         """It is no longer wanted: running calls end first. Of an unknown instance, nothing happens."""
         self._handle(instance, life.Retire())
+
+    def reserve(self, wanted: Reservation) -> None:
+        """Counts it from now on; `held` is set as soon as what is being stopped has left the room."""
+        self._reserved.append(wanted)
+        self._admit()
+
+    def release(self, reservation: Reservation) -> None:
+        """Its memory is free for others. Of an unknown reservation, nothing happens."""
+        if reservation in self._reserved:
+            self._reserved.remove(reservation)
+            self._admit()
+            if self._outcome is not None:
+                self._outcome.freed()
 
     # -- what the world reports
 
@@ -260,6 +287,10 @@ class Fleet:
         """Lets those begin that wait for memory which is free by now: what is being stopped still counts."""
         budget = self._settings.memory
         used = self.memory()
+        for wanted in self._reserved:
+            if not wanted.held and (not budget or used + wanted.memory <= budget):
+                used += wanted.memory
+                wanted.held = True
         for member in list(self._members.values()):
             if member.phase == "waiting" and (not budget or used + member.memory <= budget):
                 used += member.memory

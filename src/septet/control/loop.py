@@ -13,7 +13,9 @@ from septet.control.collector import Collector
 from septet.control.deployer import Deployer
 from septet.control.fleet import Fleet
 from septet.control.mirror import Mirror
+from septet.control.reserving import Reserving
 from septet.control.revising import Revising
+from septet.control.room import Room
 from septet.control.routing import Routing
 from septet.control.scaler import Scaler
 from septet.control.settings import ControlSettings
@@ -39,7 +41,8 @@ class Control:
     """Makes the world match the model.
 
     `scaler` is the data plane's `Demand`; `fleet.on_event` is the handler for `Sandbox.open`; `fleet` lists and
-    watches instances. Sandboxes are opened before `start` and closed after `stop`, by whoever made them.
+    watches instances; `memory` is what the builder asks for its share. Sandboxes are opened before `start` and closed
+    after `stop`, by whoever made them.
     """
 
     def __init__(
@@ -73,6 +76,8 @@ class Control:
         birth = Birth(store, self.mirror, sandboxes, contracts, vault, logs, clock, runtimes, settings)
         self.fleet = Fleet(self.mirror, birth, sandboxes, pool, clock, settings)
         self.scaler = Scaler(self.mirror, self.fleet, pool, clock, settings, birth.concurrency, number)
+        room = Room(self.mirror, self.fleet, pool, settings)
+        self.memory = Reserving(self.fleet, room, self.scaler.evict, clock, settings)
         revising = Revising(
             self.mirror, statuses, birth, builder, blobs, logs, clock, settings, self.scaler.trial, self.scaler.trouble
         )

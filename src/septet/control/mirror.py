@@ -28,6 +28,7 @@ class Mirror:
         self._revisions: dict[str, dict[Key, Revision]] = {}
         self._gone: dict[str, int] = {}
         self._listeners: list[Listener] = []
+        self._waiting: list[asyncio.Event] = []
         self.synced = asyncio.Event()
         self.version = 0
 
@@ -50,6 +51,24 @@ class Mirror:
     def apply(self, obj: AnyObject) -> None:
         """Takes over what a write returned, ahead of the watch."""
         self._put(obj)
+        self._moved()
+
+    async def reach(self, obj: AnyObject) -> None:
+        """Returns when the mirror, and whoever listens to it, has this object as it is here, or newer, or gone."""
+        while not self._reached(obj):
+            moved = asyncio.Event()
+            self._waiting.append(moved)
+            await moved.wait()
+
+    def _reached(self, obj: AnyObject) -> bool:
+        version = obj.meta.resource_version
+        known = self._objects[kind_of(obj)].get((obj.meta.namespace, obj.meta.name))
+        return self.version >= version or (known is not None and known.meta.resource_version >= version)
+
+    def _moved(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for moved in waiting:
+            moved.set()
 
     async def run(self) -> None:
         """Lists, then follows the watch, for ever; lists again when the watch has lost its place."""
@@ -59,11 +78,12 @@ class Mirror:
             self.synced.set()
             try:
                 async for change in self._store.watch(version, self._kinds):
-                    self.version = change.version
                     if change.type == "put":
                         self._put(change.obj)
                     else:
                         self._delete(change)
+                    self.version = change.version
+                    self._moved()
             except Expired:
                 continue
             return
@@ -80,6 +100,7 @@ class Mirror:
             for obj in found.values():
                 self._put(obj)
         self.version = oldest
+        self._moved()
         return oldest
 
     async def _list_kind(self, kind: str) -> tuple[dict[Key, AnyObject], int]:

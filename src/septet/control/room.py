@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 from septet.control.fleet import Fleet, Member
@@ -29,9 +30,7 @@ class Room:
         for it: else two functions would take each other's idle instances for ever. Raises NodeFull, QuotaExceeded."""
         memory = revision.spec.template.limits.memory
         key = (revision.meta.namespace, revision.meta.name)
-        live = [member for member in self._fleet.members() if member.live]
-        least = self._least(live)
-        occupants = {member.id: self._occupant(member, least) for member in live}
+        live, least, occupants = self._there()
         if not claim:
             occupants = {id: occupant._replace(idle_since=None) for id, occupant in occupants.items()}
         fair = least if claim and not any(member.key == key for member in live) else None
@@ -39,13 +38,41 @@ class Room:
         for who, ceiling, members in self._ceilings(revision, live):
             own = [occupants[member.id] for member in members if member.id not in going]
             going += self._within(ceiling, memory, own, fair, who)
-        rest = [occupant for occupant in occupants.values() if occupant.id not in going]
-        more = placement.evictions(memory, self._node, rest)
+        rest = [occupant for occupant in occupants.values() if occupant.id not in going] + self._builds()
+        more = placement.evictions(memory, self._budget(), rest)
         if more is None and fair is not None:
-            more = placement.reclaimed(memory, self._node, rest, fair) or None
+            more = placement.reclaimed(memory, self._budget(), rest, fair) or None
         if more is None:
-            more = placement.place(memory, self._node, rest, revision.meta.name)
+            more = placement.place(memory, self._budget(), rest, revision.meta.name)
         return (*going, *more)
+
+    def clear(self, memory: int) -> tuple[str, ...] | None:
+        """The instances that have to go so that a build may have `memory` MiB: as for a revision that has none.
+        None when that does not make room."""
+        _, least, occupants = self._there()
+        rest = [*occupants.values(), *self._builds()]
+        budget = Budget(self._node.memory)
+        going = placement.evictions(memory, budget, rest)
+        return placement.reclaimed(memory, budget, rest, least) or None if going is None else going
+
+    def _there(self) -> tuple[list[Member], dict[str, int], dict[str, Occupant]]:
+        """The instances that count, what each revision must keep, and the instances as `policy.placement` sees them."""
+        live = [member for member in self._fleet.members() if member.live]
+        least = self._least(live)
+        return live, least, {member.id: self._occupant(member, least) for member in live}
+
+    def _builds(self) -> list[Occupant]:
+        """What builds hold or wait for. Nothing moves them: each has an owner of its own, who keeps it."""
+        names = (f"a build ({number})" for number in itertools.count(1))
+        return [
+            Occupant(name, wanted.memory, kept=True, owner=name)
+            for name, wanted in zip(names, self._fleet.reserved(), strict=False)
+        ]
+
+    def _budget(self) -> Budget:
+        """The node's; builds are no instances."""
+        node = self._node
+        return node._replace(instances=node.instances + len(self._fleet.reserved())) if node.instances else node
 
     def _ceilings(self, revision: Revision, live: Sequence[Member]) -> Iterator[tuple[str, Quota, list[Member]]]:
         """Who is held to a quota that counts this revision, and the instances that count towards it already."""

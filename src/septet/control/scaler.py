@@ -328,7 +328,7 @@ class Scaler:
             claim = bool(waiting) or standing.on_trial or short
             going = self._room.make(revision, claim)
             for instance in going:
-                self._evict(instance)
+                self.evict(instance)
             self._fleet.start(revision)
         except (NodeFull, QuotaExceeded) as error:
             self._no_room(key, standing, error, waiting)
@@ -339,7 +339,8 @@ class Scaler:
         standing.full_since = None
         return True
 
-    def _evict(self, instance: str) -> None:
+    def evict(self, instance: str) -> None:
+        """It goes so that another instance, or a build, has room."""
         for member in self._fleet.members():
             if member.id == instance:
                 self._standing(member.key).emptied = "evicted"

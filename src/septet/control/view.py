@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Mapping
 
 from septet.control.fleet import Fleet
 from septet.control.mirror import Mirror
@@ -11,11 +12,14 @@ from septet.control.references import referred
 from septet.control.scaler import Scaler
 from septet.model.function import Function
 from septet.model.instance import InstanceEvent, InstanceInfo
+from septet.model.objects import AnyObject
 from septet.ports.clock import Clock
 from septet.ports.fleetview import NodeFacts
 from septet.ports.sandbox import Check, Sandbox
 
 BACKLOG = 10_000
+PATIENCE = 2.0
+"""Seconds that a reader waits at most: a control that has lost its lease learns nothing."""
 
 
 class View:
@@ -83,8 +87,14 @@ class View:
             started_at=self._started_at,
         )
 
-    def egress_missing(self) -> tuple[Check, ...]:
-        return self._sandboxes[self._default].capabilities().egress_missing
+    def egress_missing(self, sandbox: str = "") -> tuple[Check, ...]:
+        return self._sandboxes[sandbox or self._default].capabilities().egress_missing
+
+    async def known(self, objects: Iterable[AnyObject]) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                for obj in objects:
+                    await self._mirror.reach(obj)
 
     async def checks(self) -> list[Check]:
         return await self._sandboxes[self._default].probe()

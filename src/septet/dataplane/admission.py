@@ -64,21 +64,27 @@ class Admission:
                 )
             raise Forbidden(verdict.message, hint="ask for a token with the verb functions:invoke")
         quota = self._table.quota(function.namespace)
-        if quota.requests:
-            self._rate(f"namespace {function.namespace}", quota)
-        if sender.caller.quota.requests:
-            self._rate(f"token {sender.caller.name}", sender.caller.quota)
-        return bool(quota.requests or sender.caller.quota.requests)
+        rates = sender.caller.rates
+        if not (quota.requests or rates):
+            return False
+        held = [(f"namespace {function.namespace}", quota)] if quota.requests else []
+        self._count(held + [(f"token {name}", quota) for name, quota in rates])
+        return True
 
-    def _rate(self, owner: str, quota: Quota) -> None:
+    def _count(self, held: list[tuple[str, Quota]]) -> None:
+        """Counts the call for each owner of a rate, or, when one of them has no more, for none; QuotaExceeded."""
         if len(self._arrivals) > _SERIES_MAX:
             self._arrivals.clear()
-        rate = admission.Rate(quota.requests, quota.burst)
-        verdict, self._arrivals[owner] = admission.admit(rate, self._arrivals.get(owner, 0.0), self._now())
-        if not verdict.allowed:
-            raise QuotaExceeded(
-                f"{owner} may make {quota.requests:g} calls a second",
-                hint="slow down, or raise the quota",
-                limit=f"requests {quota.requests:g}/s",
-                retry_after=verdict.retry_after,
-            )
+        now = self._now()
+        arrivals: dict[str, float] = {}
+        for owner, quota in held:
+            rate = admission.Rate(quota.requests, quota.burst)
+            verdict, arrivals[owner] = admission.admit(rate, self._arrivals.get(owner, 0.0), now)
+            if not verdict.allowed:
+                raise QuotaExceeded(
+                    f"{owner} may make {quota.requests:g} calls a second",
+                    hint="slow down, or raise the quota",
+                    limit=f"requests {quota.requests:g}/s",
+                    retry_after=verdict.retry_after,
+                )
+        self._arrivals.update(arrivals)

@@ -12,7 +12,8 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
     `name` is the token's name ("admin", "instance:<id>", "anonymous"); `namespaces` and `verbs` may hold "*".
     `remote` is where the request came from, for the audit log. `account` is that token and those that it came from:
-    what they apply counts towards the quota of each.
+    what they apply counts towards the quota of each. `rates` are the names and quotas of those of them that may
+    make only so many calls a second.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     quota: Quota = Quota()
     remote: str = ""
     account: tuple[str, ...] = ()
+    rates: tuple[tuple[str, Quota], ...] = ()
 
 
 ANONYMOUS = Caller(name="anonymous")

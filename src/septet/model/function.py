@@ -82,12 +82,14 @@ class SecretUse(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 class Build(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How dependencies are installed. `secret` names a secret whose keys are environment variables of the
-    build alone (an index URL with credentials, for example); `env` are plain ones."""
+    build alone (an index URL with credentials, for example); `env` are plain ones. `memory` is what each step may use,
+    in MiB; 0 leaves it to the platform."""
 
     skip: bool = False
     env: dict[str, str] = {}
     secret: str = ""
     timeout: float = 600.0
+    memory: int = 0
 
 
 Isolation = Literal["default", "strict"]

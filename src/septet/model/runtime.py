@@ -12,13 +12,14 @@ class RuntimeBuild(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     build sandbox; "*" applies to every source, after the one whose file is there. `{code}`, `{deps}`,
     `{runtime}` and `{interpreter}` are replaced by paths inside it. An `offline` build gets no network. `cache` is
     the variable that tells the build's tool where its cache is: a folder that all builds of a namespace share, one at
-    a time."""
+    a time. `memory` is in MiB; 0 means as much as any build may use."""
 
     when: str
     offline: bool = False
     command: tuple[str, ...]
     needs: tuple[str, ...] = ()
     cache: str = ""
+    memory: int = 0
 
 
 class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

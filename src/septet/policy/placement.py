@@ -95,7 +95,7 @@ def place(memory: int, budget: Budget, occupants: Sequence[Occupant], name: str)
     never = bool(budget.memory) and memory > budget.memory
     raise NodeFull(
         f"no memory for an instance of {name}: it needs {memory} MiB, and of the node's {budget.memory} MiB "
-        f"{used} MiB are taken by {len(occupants)} instances, {idle} of them idle",
+        f"{used} MiB are taken by {len(occupants)} instances and builds, {idle} of them idle",
         hint="lower limits.memory or raise the node's memory budget"
         if never
         else "try again shortly, lower limits.memory, or raise the node's memory budget",

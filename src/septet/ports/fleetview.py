@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Literal, Protocol
 
 import msgspec
 
 from septet.model.instance import InstanceEvent, InstanceInfo
+from septet.model.objects import AnyObject
 from septet.ports.sandbox import Check
 
 
 class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """The node now. Memory in MiB: `memory_used` is the sum of all instances' limits, never above the budget."""
+    """The node now. Memory in MiB: `memory_used` is the sum of the limits of all instances and builds, never above the
+    budget."""
 
     sandbox: str
     limits: Literal["hard", "best effort", "none"]
@@ -40,8 +42,17 @@ class FleetView(Protocol):
 
     def node(self) -> NodeFacts: ...
 
-    def egress_missing(self) -> tuple[Check, ...]:
-        """What this host lacks for network mode egress, as the driver found it; empty when nothing is missing."""
+    def egress_missing(self, sandbox: str = "") -> tuple[Check, ...]:
+        """What this host lacks for network mode egress, as that sandbox's driver found it (an empty name is the
+        default's); empty when nothing is missing."""
+        ...
+
+    async def known(self, objects: Iterable[AnyObject]) -> None:
+        """Waits for the side of the calls, which learns of a write a little after whoever reads the store.
+
+        fleet.3  Returns once it has each of these objects as it is here, or newer, or knows that it is gone: a function
+                 that was said to be ready answers from then on. After two seconds it returns all the same.
+        """
         ...
 
     async def checks(self) -> list[Check]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from septet.model.errors import NotFound
-from septet.model.function import Function, Revision
+from septet.model.function import Build, Function, Revision
 from septet.model.objects import Quota
 from septet.policy.quota import Usage, check
 from septet.service.context import Context
@@ -28,6 +28,14 @@ async def check_functions(context: Context, known: Function | None) -> None:
             continue
         own = sum(name in function.meta.applied_by for function in await context.all(Function))
         check(quota, Usage(functions=own), Usage(functions=1), f"token {name!r}")
+
+
+def check_build(context: Context, build: Build, namespace: str, quota: Quota) -> None:
+    """A build may not ask for more memory than its namespace, with that quota, or its token has; QuotaExceeded."""
+    asked = Usage(memory=build.memory)
+    check(quota, Usage(), asked, f"namespace {namespace!r}")
+    for name, own in limited(context, "memory"):
+        check(own, Usage(), asked, f"token {name!r}")
 
 
 async def check_storage(context: Context, digest: str = "", size: int = 1) -> None:

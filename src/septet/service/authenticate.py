@@ -126,6 +126,7 @@ class Credentials:
                 details={"reason": "expired"},
             )
         spec = token.spec
+        account = (token.meta.name, *token.meta.applied_by)
         caller = Caller(
             name=token.meta.name,
             namespaces=spec.namespaces,
@@ -133,7 +134,8 @@ class Credentials:
             expires_at=spec.expires_at,
             quota=spec.quota,
             remote=remote,
-            account=(token.meta.name, *token.meta.applied_by),
+            account=account,
+            rates=tuple((name, quota) for name in account if (quota := self.quota(name)).requests),
         )
         if not remote:
             if len(self._recent) >= RECENT:

@@ -72,6 +72,10 @@ class Context:
         """An object by name; NotFound."""
         return cast("Object", await self.ports.store.get(kind.__name__, namespace, name))
 
+    async def told(self, *objects: AnyObject) -> None:
+        """Before these are answered: what they say of calls holds for the calls that the reader makes next."""
+        await self.ports.fleet.known(objects)
+
     async def all(self, kind: type[Object], namespace: str | None = None) -> list[Object]:
         """Every object of a kind (of a namespace), by name."""
         page = await self.ports.store.page(kind.__name__, namespace)

@@ -35,9 +35,10 @@ async def apply_function(context: Context, command: ApplyFunction) -> FunctionAp
     validation.pairs("labels", command.labels or {})
     validation.pairs("annotations", command.annotations or {})
     if spec.template.network.mode == "egress":
-        _check_egress(context)
+        _check_egress(context, spec.template.sandbox)
     owner = await references.live_namespace(context, namespace)
     await references.function_references(context, namespace, spec)
+    accounts.check_build(context, spec.template.build, namespace, owner.spec.quota)
 
     async def before_write(known: Function | None) -> None:
         if known is None or known.spec.template.source != spec.template.source:
@@ -65,23 +66,29 @@ async def apply_function(context: Context, command: ApplyFunction) -> FunctionAp
     return FunctionApplied(action=outcome.action, changes=outcome.changes, function=outcome.obj)
 
 
-def _check_egress(context: Context) -> None:
-    """Refused now, in the driver's words: else the first instance would fail, after a whole build."""
-    missing = context.ports.fleet.egress_missing()
+def _check_egress(context: Context, sandbox: str) -> None:
+    """Refused now, in the words of the driver that will run it: else the first instance would fail, after a whole
+    build."""
+    missing = context.ports.fleet.egress_missing(sandbox)
     if missing:
+        where = f"in the sandbox {sandbox!r} on this host" if sandbox else "on this host"
         raise InvalidInput(
-            "network mode egress does not work on this host: " + "; ".join(f"{c.name}: {c.detail}" for c in missing),
+            f"network mode egress does not work {where}: " + "; ".join(f"{c.name}: {c.detail}" for c in missing),
             hint="; ".join(c.fix for c in missing if c.fix) or "run `septet doctor`, or use network mode none",
             details={"field": "network"},
         )
 
 
 async def get_function(context: Context, command: GetFunction) -> Function:
-    return await context.get(Function, command.namespace, command.name)
+    function = await context.get(Function, command.namespace, command.name)
+    await context.told(function)
+    return function
 
 
 async def list_functions(context: Context, command: ListFunctions) -> Listing[Function]:
-    return await page_of(context, Function, command.namespace, command.labels, command.limit, command.cursor)
+    page = await page_of(context, Function, command.namespace, command.labels, command.limit, command.cursor)
+    await context.told(*page.items)
+    return page
 
 
 async def delete_function(context: Context, command: DeleteFunction) -> Function:

@@ -33,7 +33,9 @@ async def revisions_of(context: Context, function: Function) -> list[Revision]:
 
 async def list_revisions(context: Context, command: ListRevisions) -> Listing[Revision]:
     function = await context.get(Function, command.namespace, command.name)
-    return Listing(items=tuple(await revisions_of(context, function)), version=await context.ports.store.version())
+    found = await revisions_of(context, function)
+    await context.told(*found)
+    return Listing(items=tuple(found), version=await context.ports.store.version())
 
 
 async def get_revision(context: Context, command: GetRevision) -> Revision:
@@ -44,6 +46,7 @@ async def get_revision(context: Context, command: GetRevision) -> Revision:
             hint="`septet revisions` lists them",
             details={"kind": "Revision", "name": command.revision},
         )
+    await context.told(revision)
     return revision
 
 

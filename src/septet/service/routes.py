@@ -116,7 +116,9 @@ def _paths_meet(one: Pattern, other: Pattern) -> bool:
 
 
 async def get_route(context: Context, command: GetRoute) -> Route:
-    return await context.get(Route, command.namespace, command.name)
+    route = await context.get(Route, command.namespace, command.name)
+    await context.told(route)
+    return route
 
 
 async def list_routes(context: Context, command: ListRoutes) -> Listing[Route]:

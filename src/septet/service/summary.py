@@ -18,6 +18,7 @@ async def summarise(context: Context, command: Summarise) -> Summary:
     namespace, name = command.namespace, command.name
     function = await context.get(Function, namespace, name)
     revisions = await revisions_of(context, function)
+    await context.told(function, *revisions)
     instances = context.ports.fleet.instances(namespace, name)
     obstacle = context.ports.fleet.obstacle(namespace, name)
     able, answer = answer_of(function, revisions, instances, obstacle)

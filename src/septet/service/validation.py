@@ -124,6 +124,8 @@ def template(value: FunctionTemplate, runtimes: Collection[str], sandboxes: Coll
     number("readiness.timeout", value.readiness.timeout, 0.01, 600)
     variables("build.env", value.build.env)
     number("build.timeout", value.build.timeout, 1, 86400)
+    if value.build.memory:
+        number("build.memory", value.build.memory, 64, 1024 * 1024)
     if value.build.secret:
         name_of("Secret", value.build.secret)
     if value.environment:

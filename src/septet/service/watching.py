@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from septet.model.function import Function
+from septet.model.function import Function, Revision
 from septet.model.instance import InstanceInfo
-from septet.model.objects import KINDS, AnyObject, Namespace, Secret, Token
+from septet.model.objects import KINDS, AnyObject, Namespace, Route, Secret, Token
 from septet.ports.store import Change
 from septet.service import secrets, tokens, validation
 from septet.service.commands import ListInstances, WatchChanges, WatchInstances
@@ -52,6 +52,8 @@ async def _changes(context: Context, namespace: str, changes: AsyncIterator[Chan
             continue
         # Asked for each change, so that a token that expires meanwhile sees nothing more.
         if context.may(f"{RESOURCES[change.kind]}:read", where):
+            if isinstance(change.obj, Function | Revision | Route) and change.type == "put":
+                await context.told(change.obj)
             yield ChangeView(version=change.version, type=change.type, kind=change.kind, object=shown(change.obj))
 
 

@@ -8,9 +8,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import NamedTuple, cast
 
+import msgspec
+from fakes import FakeSandbox
 from world import World
 
 from septet.control.view import View
+from septet.model.function import Function
 from septet.model.instance import InstanceEvent, InstanceExit
 from septet.ports.fleetview import FleetView
 from septet.ports.sandbox import Capabilities, Check, Sandbox
@@ -34,7 +37,8 @@ class Bed:
         await self.world.start(memory=BUDGET)
         control = self.world.control
         assert control is not None
-        sandboxes = {"process": cast("Sandbox", self.world.sandbox)}
+        self.other = FakeSandbox()
+        sandboxes = {"process": cast("Sandbox", self.world.sandbox), "other": cast("Sandbox", self.other)}
         self.view = self.make(
             control.mirror, control.fleet, control.scaler, sandboxes, "process", BUDGET, self.world.clock
         )
@@ -168,6 +172,14 @@ async def egress_is_told_from_memory(bed: Bed) -> None:
 
 
 @clause("fleet.1")
+async def egress_is_the_named_sandboxs(bed: Bed) -> None:
+    lacking = Check(name="egress: nft", state="missing", detail="not installed", fix="apt install nftables")
+    bed.other.capabilities = lambda: Capabilities(egress_missing=(lacking,))  # type: ignore[method-assign]
+    assert bed.view.egress_missing("other") == (lacking,)
+    assert bed.view.egress_missing("process") == bed.view.egress_missing() == ()
+
+
+@clause("fleet.1")
 async def beginning_to_watch_does_not_block(bed: Bed) -> None:
     async def begin() -> float:
         begun = time.monotonic()
@@ -265,6 +277,54 @@ async def a_slow_reader_is_never_told_half(bed: Bed) -> None:
         told = (await to_the_end(slow))[3:]
     assert told == right[4:][: len(told)]
     assert len(told) > 1
+
+
+def newer(bed: Bed, name: str) -> Function:
+    """A function as a write has just left it in the store."""
+    function = bed.world.function(name)
+    version = bed.world.store.number + 1
+    return msgspec.structs.replace(function, meta=msgspec.structs.replace(function.meta, resource_version=version))
+
+
+async def waits(known: asyncio.Future[None]) -> bool:
+    await asyncio.wait([known], timeout=0.5)
+    return not known.done()
+
+
+@clause("fleet.3")
+async def a_reader_waits_for_what_calls_do_not_know_yet(bed: Bed) -> None:
+    await asyncio.wait_for(bed.view.known([bed.world.function("one")]), 0.1)
+    written = newer(bed, "one")
+    known = asyncio.ensure_future(bed.view.known([written]))
+    assert await waits(known)
+    assert bed.world.control is not None
+    bed.world.control.mirror.apply(newer(bed, "three"))
+    assert await waits(known), "another object does not end it"
+    bed.world.control.mirror.apply(written)
+    await asyncio.wait_for(known, 0.1)
+
+
+@clause("fleet.3")
+async def a_reader_waits_for_all_of_a_list(bed: Bed) -> None:
+    known = asyncio.ensure_future(bed.view.known([bed.world.function("three"), newer(bed, "one")]))
+    assert await waits(known)
+    await bed.world.apply("one", retain=3)
+    await asyncio.wait_for(known, 0.2)
+
+
+@clause("fleet.3")
+async def a_reader_does_not_wait_for_what_is_gone(bed: Bed) -> None:
+    function = bed.world.function("one")
+    await bed.world.store.delete("Function", "default", "one")
+    await bed.world.until(lambda: not bed.world.has("Function", "one"))
+    await asyncio.wait_for(bed.view.known([function]), 0.2)
+
+
+@clause("fleet.3")
+async def a_reader_does_not_wait_for_ever(bed: Bed) -> None:
+    begun = bed.world.clock.now()
+    await asyncio.wait_for(bed.view.known([newer(bed, "one"), newer(bed, "three")]), 60)
+    assert 1.9 < bed.world.clock.now() - begun < 2.2
 
 
 async def to_the_end(events: AsyncIterator[InstanceEvent]) -> list[InstanceEvent]:

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 import fleet_clauses
 import pytest
@@ -17,6 +17,7 @@ import septet.control.view
 import septet.ports.fleetview
 from septet.control.view import View
 from septet.model.instance import InstanceEvent, InstanceInfo
+from septet.model.objects import AnyObject
 from septet.ports.fleetview import NodeFacts
 from septet.ports.sandbox import Check
 
@@ -74,9 +75,36 @@ class BlocksForTheNode(View):
 
 
 class BlocksForEgress(View):
-    def egress_missing(self) -> tuple[Check, ...]:
+    def egress_missing(self, sandbox: str = "") -> tuple[Check, ...]:
         time.sleep(BLOCKED)
+        return super().egress_missing(sandbox)
+
+
+class AsksTheDefaultSandbox(View):
+    def egress_missing(self, sandbox: str = "") -> tuple[Check, ...]:
         return super().egress_missing()
+
+
+class KnowsAtOnce(View):
+    async def known(self, objects: Iterable[AnyObject]) -> None:
+        await asyncio.sleep(0)
+
+
+class LooksAtOneAlone(View):
+    async def known(self, objects: Iterable[AnyObject]) -> None:
+        await super().known(list(objects)[:1])
+
+
+class WaitsForEver(View):
+    async def known(self, objects: Iterable[AnyObject]) -> None:
+        for obj in objects:
+            await self._mirror.reach(obj)
+
+
+class WaitsForWhatIsGone(View):
+    async def known(self, objects: Iterable[AnyObject]) -> None:
+        while any(self._mirror.get(type(obj), obj.meta.namespace, obj.meta.name) is None for obj in objects):
+            await asyncio.sleep(1)
 
 
 class BlocksBeforeWatching(View):
@@ -171,6 +199,11 @@ BROKEN: dict[str, type[View]] = {
     "obstacle_does_not_block": BlocksForObstacles,
     "node_does_not_block": BlocksForTheNode,
     "egress_is_told_from_memory": BlocksForEgress,
+    "egress_is_the_named_sandboxs": AsksTheDefaultSandbox,
+    "a_reader_waits_for_what_calls_do_not_know_yet": KnowsAtOnce,
+    "a_reader_waits_for_all_of_a_list": LooksAtOneAlone,
+    "a_reader_does_not_wait_for_what_is_gone": WaitsForWhatIsGone,
+    "a_reader_does_not_wait_for_ever": WaitsForEver,
     "beginning_to_watch_does_not_block": BlocksBeforeWatching,
     "checks_leave_the_loop_to_others": AssumesTheHost,
     "a_watch_begins_with_what_there_is": BeginsEmpty,

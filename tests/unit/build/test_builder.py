@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import tarfile
@@ -16,7 +17,7 @@ from septet.build.builder import BuildSettings, SourceBuilder
 from septet.build.cache import BuildCache
 from septet.build.plan import cache_key, plan, resolve
 from septet.build.task import TaskRunner
-from septet.model.errors import BuildFailed, InvalidInput, NotFound
+from septet.model.errors import BuildFailed, InvalidInput, NodeFull, NotFound
 from septet.model.function import Build, FunctionTemplate
 from septet.model.instance import InstanceEvent, InstanceExit, InstanceInfo, InstanceStats
 from septet.model.runtime import Runtime, RuntimeBuild
@@ -32,7 +33,7 @@ from septet.ports.sandbox import (
 
 PIP = RuntimeBuild(when="requirements.txt", command=("pip", "install", "--target", "{deps}", "-r", "{code}/r.txt"))
 PROJECT = RuntimeBuild(when="pyproject.toml", command=("pip", "install", "--target", "{deps}", "{code}"))
-COMPILE = RuntimeBuild(when="*", command=("compile",))
+COMPILE = RuntimeBuild(when="*", command=("compile",), memory=64)
 PYTHON = Runtime(name="python", builds=(PIP, PROJECT, COMPILE))
 KEEPS = Runtime(name="keeps", builds=(RuntimeBuild(when="*", command=("make",), cache="MAKECACHE"),))
 
@@ -366,3 +367,68 @@ async def test_one_build_at_a_time_writes_into_a_cache(tmp_path: Path) -> None:
     for build in builds.values():
         build.cancel()
     await asyncio.gather(*builds.values(), return_exceptions=True)
+
+
+class CountedMemory:
+    """Refuses whoever asks for more than `most` MiB."""
+
+    def __init__(self, most: int = 4096) -> None:
+        self.most = most
+        self.asked: list[int] = []
+        self.held = 0
+
+    @contextlib.asynccontextmanager
+    async def reserve(self, memory: int, what: str, waits: Callable[[str], None]) -> AsyncIterator[None]:
+        self.asked.append(memory)
+        waits("waits for memory")
+        if memory > self.most:
+            raise NodeFull(f"{what} is too big")
+        self.held += memory
+        try:
+            yield
+        finally:
+            self.held -= memory
+
+
+async def test_each_step_holds_its_memory_while_it_runs(tmp_path: Path) -> None:
+    memory = CountedMemory()
+    held: list[int] = []
+
+    def note(request: LaunchRequest, say: Callable[[str], None]) -> InstanceExit:
+        held.append(memory.held)
+        return InstanceExit(code=0)
+
+    shop = Workshop(tmp_path, note, {})
+    shop.builder.attach(memory)
+    template = await shop.template(main__py="x = 1", requirements__txt="requests")
+    first = await shop.build(template)
+    assert held == memory.asked == [2048, 64], "the second step says itself that it needs less"
+    assert [r.containers[0].limits.memory for r in shop.sandbox.requests] == [2048, 64]
+    assert memory.held == 0
+    assert shop.lines.count("waits for memory") == 2
+    assert await shop.build(template) == first
+    bigger = msgspec.structs.replace(template, build=Build(memory=4096))
+    assert await shop.build(bigger) == first, "memory does not decide what is made"
+    assert len(memory.asked) == 2, "what is kept needs none"
+    other = await shop.template(Build(memory=300), main__py="x = 2")
+    await shop.build(other)
+    assert memory.asked[2:] == [300]
+
+
+async def test_a_failed_build_gives_its_memory_back(tmp_path: Path) -> None:
+    memory = CountedMemory()
+    shop = Workshop(tmp_path, lambda request, say: InstanceExit(code=1), {})
+    shop.builder.attach(memory)
+    with pytest.raises(BuildFailed):
+        await shop.build(await shop.template(main__py="x = 1"))
+    assert memory.asked and memory.held == 0
+
+
+async def test_a_build_that_gets_no_memory_fails_with_its_log(shop: Workshop) -> None:
+    shop.builder.attach(CountedMemory(most=100))
+    with pytest.raises(NodeFull, match="the build of hello is too big") as caught:
+        await shop.build(await shop.template(requirements__txt="x"))
+    log = (await shop.blobs.read(str(caught.value.details["build_log"]))).decode()
+    assert "$ pip install" in log and "waits for memory" in log
+    assert shop.sandbox.requests == []
+    assert await shop.trees.digests() == []

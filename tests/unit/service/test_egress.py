@@ -14,10 +14,21 @@ LACKING = Check(name="egress: nft", state="missing", detail="not installed", fix
 
 
 async def test_egress_that_cannot_work_is_refused_at_apply(world: Any) -> None:
-    world.fleet.no_egress = (LACKING,)
+    world.fleet.no_egress = {"": (LACKING,)}
     with pytest.raises(InvalidInput, match="egress: nft: not installed") as caught:
         await world.function("out", network=Network(mode="egress"))
     assert (caught.value.hint, caught.value.details["field"]) == ("apt install nftables", "network")
     await world.function("quiet")
-    world.fleet.no_egress = ()
+    world.fleet.no_egress = {}
     await world.function("out", network=Network(mode="egress"))
+
+
+async def test_it_is_the_named_sandbox_that_is_asked(world: Any) -> None:
+    world.fleet.no_egress = {"other": (LACKING,)}
+    wants = Network(mode="egress")
+    with pytest.raises(InvalidInput, match="in the sandbox 'other' on this host: egress: nft: not installed"):
+        await world.function("out", network=wants, sandbox="other")
+    await world.function("default", network=wants)
+    await world.function("named", network=wants, sandbox="process")
+    world.fleet.no_egress = {"": (LACKING,)}
+    await world.function("out", network=wants, sandbox="other")

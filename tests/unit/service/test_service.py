@@ -10,8 +10,10 @@ import pytest
 from service_world import World
 
 from septet.model.access import ANONYMOUS, Caller
-from septet.model.errors import Conflict, Forbidden, InvalidInput, NotFound, Unauthenticated
-from septet.model.function import FunctionSpec, FunctionTemplate
+from septet.model.errors import Conflict, Forbidden, InvalidInput, NotFound, QuotaExceeded, Unauthenticated
+from septet.model.function import Build, FunctionSpec, FunctionTemplate
+from septet.model.meta import Meta
+from septet.model.objects import NamespaceSpec, Quota, RouteMatch, RouteSpec, RouteTarget, Token, TokenSpec
 from septet.service import commands as c
 from septet.service.handlers import HANDLERS
 
@@ -114,3 +116,48 @@ async def test_nothing_is_applied_into_a_namespace_that_is_not_there_or_goes(wor
 async def test_names_are_checked_at_the_edge(world: World, name: str) -> None:
     with pytest.raises(InvalidInput):
         await world.run(msgspec.structs.replace(APPLY, name=name))
+
+
+async def test_readers_of_what_can_be_called_wait_for_the_side_of_the_calls(world: World) -> None:
+    """What is read as ready must answer: the store may be a moment ahead of those who route calls."""
+    function = await world.function("hello")
+    await world.revision(function, 1)
+    hello, revision = ("Function", "hello"), ("Revision", "hello-00001")
+    reads: list[tuple[c.Command[Any], list[tuple[str, str]]]] = [
+        (c.GetFunction(namespace="default", name="hello"), [hello]),
+        (c.ListFunctions(namespace="default"), [hello]),
+        (c.Summarise(namespace="default", name="hello"), [hello, revision]),
+        (c.ListRevisions(namespace="default", name="hello"), [revision]),
+        (c.GetRevision(namespace="default", name="hello", revision="hello-00001"), [revision]),
+        (c.GetRoute(namespace="default", name="way"), [("Route", "way")]),
+    ]
+    way = RouteSpec(match=RouteMatch(path="/way"), targets=(RouteTarget(function="hello", weight=1),))
+    await world.run(c.ApplyRoute(namespace="default", name="way", spec=way))
+    for command, waited in reads:
+        world.fleet.asked.clear()
+        await world.run(command)
+        assert world.fleet.asked == waited, command
+    world.fleet.asked.clear()
+    changes = await world.run(c.WatchChanges(kinds=("Function",), after=0))
+    assert (await anext(changes)).object.meta.name == "hello"
+    assert world.fleet.asked == [hello]
+    await changes.aclose()
+
+
+async def test_a_build_may_not_ask_for_more_memory_than_its_quota(world: World) -> None:
+    await world.namespace("small", NamespaceSpec(quota=Quota(memory=512)))
+    await world.function("fits", "small", build=Build(memory=512))
+    await world.function("default", "small")
+    with pytest.raises(QuotaExceeded, match=r"namespace 'small' may use 512 MiB of memory.*513 MiB are asked for"):
+        await world.function("big", "small", build=Build(memory=513))
+    await world.function("big", build=Build(memory=4096))
+    with pytest.raises(InvalidInput, match=r"build\.memory"):
+        await world.function("tiny", build=Build(memory=1))
+    spec = TokenSpec(sha256="0" * 64, namespaces=("*",), verbs=("*",), quota=Quota(memory=256))
+    made = await world.store.create(Token(meta=Meta(name="held"), spec=spec))
+    assert isinstance(made, Token)
+    world.credentials.learn(made)
+    template = FunctionTemplate(runtime="python", build=Build(memory=300))
+    apply = c.ApplyFunction(namespace="default", name="held", spec=FunctionSpec(template=template))
+    with pytest.raises(QuotaExceeded, match="token 'held' may use 256 MiB"):
+        await world.run(apply, Caller(name="child", namespaces=("*",), verbs=("*",), account=("child", "held")))

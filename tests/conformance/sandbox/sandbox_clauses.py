@@ -331,7 +331,11 @@ async def frozen_can_be_stopped(bed: Bed) -> None:
     await started(bed, "warm-up")
     await bed.driver.stop("warm-up", 0)
     before = bed.inventory()
-    for name, words, grace, number in (("kill", "echo spin fork", 0, 9), ("ask", "echo", 30, 15), ("deaf", "deaf", 0.3, 9)):
+    for name, words, grace, number in (
+        ("kill", "echo spin fork", 0, 9),
+        ("ask", "echo", 30, 15),
+        ("deaf", "deaf", 0.3, 9),
+    ):
         if (stream := await frozen(bed, name, words)) is None:
             return
         begin = time.monotonic()

@@ -80,7 +80,7 @@ class Freezer:
 
     def _watch(self, base: Path) -> None:
         if self._warden is None:
-            self._warden = subprocess.Popen(  # noqa: S603 - its words are ours
+            self._warden = subprocess.Popen(
                 ["/bin/sh", "-c", _WARDEN, str(base)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
@@ -258,10 +258,7 @@ def _hierarchy(mountinfo: str, own: str, version: int, key: str) -> Path | None:
     """Where our groups belong in the hierarchy that can freeze: below the group that this process stands in."""
     name = "" if version == 2 else "freezer"
     paths = {
-        part: path
-        for line in own.splitlines()
-        for _, names, path in [line.split(":", 2)]
-        for part in names.split(",")
+        part: path for line in own.splitlines() for _, names, path in [line.split(":", 2)] for part in names.split(",")
     }
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")

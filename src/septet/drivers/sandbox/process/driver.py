@@ -130,7 +130,6 @@ class ProcessSandbox:
     def _clear_groups(self) -> None:
         with contextlib.suppress(OSError, ValueError):
             for base in json.loads((self._state / "cgroups.json").read_text()):
-                freeze.clear(Path(base))
                 cgroup.clear(base)
 
     async def close(self) -> None:
@@ -431,8 +430,7 @@ class ProcessSandbox:
     async def release(self, instance: Instance) -> None:
         if instance.egress:
             await self._egress.detach(instance.info.id)
-        if instance.ice is not None:
-            await freeze.removed(instance.ice)
+        await freeze.release(instance.ice)
         await cgroup.release(instance.group)
         for path in instance.writable:
             await asyncio.to_thread(ownership.give, path, os.geteuid(), os.getegid())

@@ -175,10 +175,10 @@ class SignalIce:
         return True
 
 
-async def removed(ice: Ice) -> None:
+async def release(ice: Ice | None) -> None:
     """The kernel takes a moment to forget the last process of a group."""
-    for _ in range(_ROUNDS):
-        if ice.remove():
+    for _ in range(_ROUNDS if ice is not None else 0):
+        if ice is None or ice.remove():
             return
         await asyncio.sleep(0.01)
 

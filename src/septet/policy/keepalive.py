@@ -88,7 +88,7 @@ class IdleTimes(NamedTuple):
 def observe(memory: IdleTimes, idle: Sequence[float], brief: int = 0) -> IdleTimes:
     """Idle times (seconds) that have passed, and `brief` more that were shorter than one bin.
 
-    The windows are worked out only when the count has grown by an eighth, so that a function that is called all the
+    The windows are worked out only when the count has grown by a quarter, so that a function that is called all the
     time costs next to nothing. Up to `memory.due` idle times at once give the same as one after the other.
     """
     bins = dict(memory.bins)
@@ -117,7 +117,7 @@ def _learn(memory: IdleTimes) -> IdleTimes:
         bins = {number: count // 2 for number, count in bins.items() if count > 1}
         beyond //= 2
         total = sum(bins.values()) + beyond
-    return IdleTimes(bins, beyond, total, total + max(1, total // 8), _read(bins, beyond, total))
+    return IdleTimes(bins, beyond, total, total + max(1, total // 4), _read(bins, beyond, total))
 
 
 def _read(bins: Mapping[int, int], beyond: int, total: int) -> Windows | None:

@@ -37,7 +37,7 @@ def test_timer_is_expected_shortly_before_it_comes() -> None:
 
 
 def test_short_idle_times_keep_the_instance_and_let_go_soon() -> None:
-    got = windows(learnt([20.0] * 95 + [100.0] * 5), FIXED)
+    got = windows(learnt(([20.0] * 9 + [100.0]) * 10), FIXED)
     assert got.prewarm == 0
     assert 120 <= got.keep <= 140
 
@@ -55,7 +55,7 @@ def test_flat_histogram_says_nothing() -> None:
 def test_what_was_long_ago_fades() -> None:
     memory = learnt([3000.0] * FADE)
     assert windows(memory, FIXED).prewarm > 2000
-    for _ in range(3 * FADE):
+    for _ in range(5 * FADE):
         memory = observe(memory, (30.0,))
     assert windows(memory, FIXED).prewarm == 0
     assert windows(memory, FIXED).keep < 120
@@ -66,7 +66,7 @@ def test_what_was_long_ago_fades() -> None:
 def test_windows_are_bounded(idle: list[float]) -> None:
     got = windows(learnt(idle), FIXED)
     assert 0 <= got.prewarm < RANGE
-    assert 0 < got.keep
+    assert got.keep > 0
     assert got == Windows(0, FIXED) or got.end <= RANGE * (1 + keepalive.MARGIN) + 1e-6
 
 

@@ -14,9 +14,10 @@ recorded; what it is made from are figures published of the Azure Functions trac
 
 As in the paper, calls take no time and all functions take the same memory, so that the memory-time counted is that of
 instances which wait. Calls less than four seconds apart are no idle time for the platform, which looks every two
-seconds; they and gaps below a bin are counted by their means. Functions do not influence each other: each is replayed
-alone, so that the memory needed does not grow with their number. A function's first call is cold under any policy and is not counted. Instances
-are stopped and started at the very moment that the windows say, without the time that scaling to zero takes.
+seconds: they are counted by their mean and hold no idle memory; idle times below a bin are counted by their mean too.
+Functions do not influence each other: each is replayed alone, so that the memory needed does not grow with their
+number. A function's first call is cold under any policy and is not counted. Instances are stopped and started at the
+very moment that the windows say, without the time that scaling to zero takes.
 """
 
 from __future__ import annotations
@@ -191,7 +192,7 @@ def replay(pattern: Pattern, length: float, fixed: list[float], choice: random.R
     if at >= length:
         return [(0, 0, 0.0)] * (len(fixed) + 1)
     if pattern.close == math.inf:
-        return [(int((length - at) / pattern.lull), 0, length - at)] * (len(fixed) + 1)
+        return [(int((length - at) / pattern.lull), 0, 0.0)] * (len(fixed) + 1)
     memory = IdleTimes()
     all_long: list[float] = []
     all_brief = cold = 0
@@ -210,12 +211,13 @@ def replay(pattern: Pattern, length: float, fixed: list[float], choice: random.R
         all_brief += brief
         memory = keepalive.observe(memory, long, brief)
     idle = len(all_long) + all_brief
-    close = idle * pattern.close
+    rest = max(0.0, length - pattern.first - sum(all_long) - all_brief * pattern.brief - cut)
+    close = min(idle * pattern.close, rest / pattern.lull) if pattern.lull else 0.0
     results = []
     for seconds in fixed:
         missed, waited = weigh(Windows(0.0, seconds), all_long, all_brief, pattern.brief)
         results.append((missed, waited + min(cut, seconds)))
-    return [(idle + int(close), c, h + close * pattern.lull) for c, h in (*results, (cold, held))]
+    return [(idle + int(close), missed, waited) for missed, waited in (*results, (cold, held))]
 
 
 def batch(work: tuple[int, int, float, list[float]]) -> list[Tally]:

@@ -2,9 +2,10 @@
 """Keep-alive: cold starts against memory held idle, by the fixed and the histogram policy, on a generated trace.
 
 The decisions are those of `septet.policy.keepalive`, the very functions that the platform runs. The trace is made, not
-recorded; what it is made from are figures published of the Azure Functions trace ("Serverless in the Wild", ATC 2020):
+recorded: its rates and shares follow figures published of the Azure Functions trace ("Serverless in the Wild", ATC
+2020), the weights of periods and the shapes of gaps are assumed.
 
-- Rate: 45 % of functions are called once an hour or less on average, 81 % once a minute or less, and rates span eight
+- Rate: 45 % of functions are called once an hour or less on average, 81 % once a minute or less; rates span eight
   orders of magnitude. Here: log-uniform from once in ten days to once an hour (45 %), from there to once a minute
   (36 %), and from there to 100 calls a second (19 %).
 - Timers are 16 % of functions, and fire once in 1, 5, 10, 15, 30 or 60 minutes, 6 hours or a day (weights 10, 25, 10,

@@ -257,3 +257,16 @@ async def test_nothing_is_evicted_for_a_call_that_is_merely_expected(world: Worl
     await asyncio.sleep(1300)
     assert {i.function for i in world.sandbox.running.values()} == {"b", "c"}
     assert world.control.scaler.prewarms == prewarms
+
+
+@virtual
+async def test_build_takes_the_memory_of_a_frozen_one(world: World) -> None:
+    await begin(world, 600.0, memory=256)
+    await world.deploy("hello", **QUICK)
+    await world.deploy("b")
+    await answered(world)
+    cold = await frozen(world)
+    assert world.control is not None
+    async with world.control.memory.reserve(128, "a build", lambda told: None):
+        assert cold not in world.sandbox.running
+        assert world.ready("b-00001") == 1, "those that run stay"

@@ -52,6 +52,9 @@ BUILD_ENVIRONMENT = (
 )
 
 
+KEPT_MOST = 7 * 86400.0
+
+
 def default_data_dir() -> Path:
     """/var/lib/septet as root, else the user's own data directory."""
     if os.geteuid() == 0:
@@ -104,6 +107,10 @@ class Settings:
     warm_pool: int = -1
     """Prepared sandboxes that wait for cold starts of a runtime; 0 for none, -1 as many as recent starts ask for."""
 
+    keep_alive: str = "0"
+    """Seconds after its last call for which a function's last instance is kept frozen, where the function does not say
+    otherwise; 0 for not at all, "auto" for as long as the function's own idle times suggest."""
+
     no_zygote: bool = False
     """Start every process by exec, as functions with `isolation: strict` always are; this ends the pool too."""
 
@@ -144,6 +151,22 @@ class Settings:
         if any(each.tls for each in found) and not self.tls_cert:
             raise InvalidInput("a listener with tls=yes needs --tls-cert and --tls-key")
         return found
+
+    @property
+    def kept(self) -> float | None:
+        """`keep_alive` in seconds, None for "auto"; InvalidInput."""
+        if self.keep_alive == "auto":
+            return None
+        try:
+            seconds = float(self.keep_alive)
+        except ValueError:
+            seconds = -1.0
+        if not 0 <= seconds <= KEPT_MOST:
+            raise InvalidInput(
+                f"{self.keep_alive!r} is no time to keep an instance",
+                hint=f'give seconds from 0 to {KEPT_MOST:g}, or "auto"',
+            )
+        return seconds
 
     @property
     def address(self) -> tuple[str, int]:
@@ -215,7 +238,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> 
     values["data_dir"] = Path(values.get("data_dir") or default_data_dir()).absolute()
     values.setdefault("build_env", {name: env[name] for name in BUILD_ENVIRONMENT if name in env})
     settings = Settings(**values)
-    _ = settings.address, settings.listeners()
+    _ = settings.address, settings.listeners(), settings.kept
     if len(settings.tls_cert) != len(settings.tls_key):
         raise InvalidInput("as many --tls-key as --tls-cert are needed, in the same order")
     return settings

@@ -136,7 +136,7 @@ class Platform:
             self.logs,
             self.clock,
             self.runtimes,
-            ControlSettings(memory=self.budget),
+            ControlSettings(memory=self.budget, keep_alive=self.settings.kept),
             holder=f"node {self.settings.data_dir}",
         )
         self.control.mirror.listen(self._on_change)
@@ -304,6 +304,18 @@ class Platform:
                 "Instances by what they were made from.",
                 {(tier,): float(count) for tier, count in self.sandbox.starts.items()},
                 ("tier",),
+            ),
+            (
+                "septet_thaws_total",
+                "Frozen instances that a call woke.",
+                {(): float(self.control.fleet.freezing.thaws)},
+                (),
+            ),
+            (
+                "septet_prewarms_total",
+                "Instances started for a call that was expected.",
+                {(): float(self.control.scaler.prewarms)},
+                (),
             ),
             ("septet_calls_open", "Calls that wait or run.", {(): float(self.calls.open)}, ()),
         ]

@@ -16,7 +16,7 @@ from septet.cli.rollout import first_line
 @with_output
 @with_session
 def command(session: Session, name: str, form: str) -> None:
-    """Say whether a function can be called now (yes, warm; yes, cold; no, because), and all about it."""
+    """Say whether a function can be called now (yes, warm; yes, frozen; yes, cold; no, because), and all about it."""
     summary = session.client.get(session.path("functions", name, "summary"))
     show_value(summary, form, text=text_of(summary, name), name=name)
 
@@ -27,6 +27,8 @@ def text_of(summary: dict[str, Any], name: str) -> str:
     parts = [style(f"{name}: can it be called now? {first_line(str(summary.get('answer') or ''))}", colour)]
     parts += [f"  {clean(url)}" for url in summary.get("urls") or []]
     facts = {key: summary[key] for key in ("namespace", "runtime", "access", "limits") if summary.get(key)}
+    if summary.get("frozen"):
+        facts["frozen"] = summary["frozen"]
     if facts:
         parts.append("")
         parts += [f"{key + ':':<12}{clean(fact(value))}" for key, value in facts.items()]

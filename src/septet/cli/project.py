@@ -145,7 +145,7 @@ def parse_project(text: str, env: Mapping[str, str], name: str = FILE_NAME) -> P
 SECONDS: dict[str, tuple[str, ...]] = {
     "": ("rollout",),
     "limits": ("timeout", "start_timeout", "queue_timeout"),
-    "scale": ("window", "down_delay", "grace"),
+    "scale": ("window", "down_delay", "grace", "keep_alive"),
     "readiness": ("period", "timeout"),
     "build": ("timeout",),
 }

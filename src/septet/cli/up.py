@@ -38,6 +38,9 @@ PEM = click.Path(exists=True, dir_okay=False)
     "--memory-budget", type=click.IntRange(min=1), metavar="MIB", help="Memory of all instances and builds together."
 )
 @click.option("--warm-pool", type=click.IntRange(min=0), metavar="N", help="Prepared sandboxes; by default as needed.")
+@click.option(
+    "--keep-alive", metavar="TIME|auto", help="How long idle functions keep an instance, frozen.  [default: 0]"
+)
 @click.option("--no-zygote", is_flag=True, default=None, help="Exec every function's interpreter; no warm pool.")
 @click.option(
     "--listener",
@@ -51,13 +54,15 @@ PEM = click.Path(exists=True, dir_okay=False)
 @click.option("--trusted-proxy", "trusted_proxies", multiple=True, metavar="ADDRESS", help="Believe its X-Forwarded-*.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="How much it tells.")
 @click.option("--no-context", is_flag=True, help="Do not write the context `local` for the client commands.")
-def command(no_context: bool, drain_timeout: str | None, **flags: Any) -> int:
+def command(no_context: bool, drain_timeout: str | None, keep_alive: str | None, **flags: Any) -> int:
     """Start the platform and keep serving until Ctrl-C or SIGTERM, which lets calls end first.
 
     Each option can be set as SEPTET_<NAME> in the environment too, for example SEPTET_DATA_DIR; see
     docs/configuration.md.
     """
     flags["drain_timeout"] = None if drain_timeout is None else parse_duration(drain_timeout)
+    timed = keep_alive not in (None, "auto")
+    flags["keep_alive"] = str(parse_duration(keep_alive)) if keep_alive and timed else keep_alive
     try:
         settings = load(flags)
         from septet.app import run

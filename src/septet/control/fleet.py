@@ -14,6 +14,7 @@ import msgspec
 from septet.control import life
 from septet.control.birth import Birth
 from septet.control.exits import Exits
+from septet.control.freezing import Freezing
 from septet.control.launch import LABEL_UID
 from septet.control.mirror import Mirror
 from septet.control.settings import ControlSettings
@@ -29,7 +30,7 @@ log = logging.getLogger("septet.control.fleet")
 
 POLL = 0.05
 EXIT_PATIENCE = 0.5
-LIVE = frozenset({"waiting", "starting", "opening", "ready"})
+LIVE = frozenset({"waiting", "starting", "opening", "thawing", "ready"})
 OUTSIDE = frozenset({"waiting", "gone"})
 """Phases in which the sandbox has nothing of it."""
 
@@ -44,7 +45,7 @@ class Outcome(Protocol):
         ...
 
     def crashed(self, key: RevisionKey, instance: str) -> None:
-        """A ready instance ended by itself."""
+        """An instance that was ready ended by itself, or could not be thawed."""
         ...
 
     def freed(self) -> None:
@@ -66,6 +67,7 @@ class Member:
         self.exit: InstanceExit | None = None
         self.birth: asyncio.Task[None] | None = None
         self.opening: asyncio.Task[None] | None = None
+        self.frozen_since = 0.0
 
     @property
     def live(self) -> bool:
@@ -109,6 +111,7 @@ class Fleet:
         self._tasks: set[asyncio.Task[None]] = set()
         self._outcome: Outcome | None = None
         self.exits = Exits()
+        self.freezing = Freezing(sandboxes, self._handle, self._spawn)
 
     def report_to(self, outcome: Outcome) -> None:
         self._outcome = outcome
@@ -180,6 +183,21 @@ class Fleet:
             if self._outcome is not None:
                 self._outcome.freed()
 
+    def freeze(self, instance: str) -> bool:
+        """It is kept although nothing calls it, and runs no more; False when its driver cannot do that, or a call is
+        in it."""
+        member = self._members.get(instance)
+        if member is None or member.phase != "ready" or self._pool.running(member.key, instance):
+            return False
+        if not self.freezing.able(member.info.driver):
+            return False
+        self._handle(instance, life.Freeze())
+        return True
+
+    def thaw(self, instance: str) -> None:
+        """A frozen one shall take calls again."""
+        self._handle(instance, life.Thaw())
+
     # -- what the world reports
 
     def on_event(self, event: InstanceEvent) -> None:
@@ -217,6 +235,8 @@ class Fleet:
                     continue
                 member = self._enter(Member(info.id, revision, info))
                 member.phase = "starting"
+                if info.state == "frozen":
+                    await sandbox.thaw(info.id)
                 if info.state != "starting":
                     self._handle(info.id, life.Running())
                 else:
@@ -262,6 +282,13 @@ class Fleet:
             member.opening = self._spawn(self._open(member))
         elif instruction == "join" and member.link is not None:
             self._pool.add(member.key, member.link, self._birth.concurrency(member.revision))
+        elif instruction == "freeze":
+            # Whoever calls from now on waits for it to be thawed.
+            self._pool.remove(member.key, member.id)
+            member.frozen_since = self._clock.now()
+            self.freezing.freeze(member.id, member.info.driver)
+        elif instruction == "thaw":
+            self.freezing.thaw(member.id, member.info.driver)
         elif instruction == "drain":
             self._spawn(self._drain(member))
         elif instruction == "bury":
@@ -278,7 +305,7 @@ class Fleet:
             self._outcome.failed(member.key, member.id, step.error)
         elif step.phase == "ready":
             self._outcome.ready(member.key, member.id)
-        elif before == "ready" and step.phase in ("gone", "stopping"):
+        elif before in ("ready", "thawing") and step.phase in ("gone", "stopping"):
             self._outcome.crashed(member.key, member.id)
         if step.phase == "gone":
             self._outcome.freed()
@@ -386,6 +413,7 @@ class Fleet:
         """Asks the sandbox until it does it; a launch that is under way is waited for, so that none escapes."""
         if member.birth is not None and member.birth is not asyncio.current_task():
             await asyncio.wait([member.birth])
+        await self.freezing.end(member.id)
         self._pool.remove(member.key, member.id)
         if member.link is not None:
             await member.link.close(grace)

@@ -1,6 +1,7 @@
 """An instance's life: events in, instructions out. It waits for nothing and calls nobody.
 
     waiting -> starting -> opening -> ready -> draining -> stopping -> gone
+                                      ready -> frozen -> thawing -> ready
 
 `waiting` is for room on the node; `opening` is the contract's: connect, until the process is ready.
 """
@@ -12,13 +13,15 @@ from typing import Literal, NamedTuple
 from septet.model.errors import FunctionOutOfMemory, SeptetError, StartFailed
 from septet.model.instance import InstanceExit, InstanceState
 
-Phase = Literal["waiting", "starting", "opening", "ready", "draining", "stopping", "gone"]
+Phase = Literal["waiting", "starting", "opening", "thawing", "ready", "frozen", "draining", "stopping", "gone"]
 
 SHOWN: dict[Phase, InstanceState] = {
     "waiting": "starting",
     "starting": "starting",
     "opening": "running",
+    "thawing": "frozen",
     "ready": "ready",
+    "frozen": "frozen",
     "draining": "draining",
     "stopping": "draining",
     "gone": "stopped",
@@ -51,6 +54,18 @@ class Idle(NamedTuple):
     """While draining: nothing runs in it any more, or the time for that is over."""
 
 
+class Freeze(NamedTuple):
+    """Nothing calls it, but it is kept: it may run no more until it is thawed."""
+
+
+class Thaw(NamedTuple):
+    """A call wants it again."""
+
+
+class Thawed(NamedTuple):
+    """The sandbox lets it run again."""
+
+
 class Lost(NamedTuple):
     """The link broke."""
 
@@ -62,9 +77,19 @@ class Stopped(NamedTuple):
     log: str = ""
 
 
-Event = Room | Running | Opened | Failed | Retire | Idle | Lost | Stopped
+Event = Room | Running | Opened | Failed | Retire | Idle | Freeze | Thaw | Thawed | Lost | Stopped
 
-Do = Literal["launch", "open", "join", "drain", "stop", "kill", "bury", "forget"]
+Do = Literal["launch", "open", "join", "freeze", "thaw", "drain", "stop", "kill", "bury", "forget"]
+
+_FORWARD: dict[tuple[Phase, type[Event]], tuple[Phase, Do]] = {
+    ("waiting", Room): ("starting", "launch"),
+    ("starting", Running): ("opening", "open"),
+    ("opening", Opened): ("ready", "join"),
+    ("ready", Freeze): ("frozen", "freeze"),
+    ("frozen", Thaw): ("thawing", "thaw"),
+    ("thawing", Thawed): ("ready", "join"),
+    ("draining", Idle): ("stopping", "stop"),
+}
 
 
 class Step(NamedTuple):
@@ -84,28 +109,20 @@ def step(phase: Phase, event: Event) -> Step:
     if isinstance(event, Retire):
         return _retire(phase)
     if isinstance(event, Failed):
-        if phase in ("waiting", "starting", "opening"):
-            return (
-                Step("gone", ("forget",), event.error)
-                if phase == "waiting"
-                else Step("stopping", ("kill",), event.error)
-            )
-        return Step(phase)
+        return _failed(phase, event.error)
     if isinstance(event, Lost):
-        return Step("stopping", ("bury",)) if phase in ("ready", "draining") else Step(phase)
-    return _forward(phase, event)
+        return Step("stopping", ("bury",)) if phase in ("ready", "frozen", "thawing", "draining") else Step(phase)
+    then = _FORWARD.get((phase, type(event)))
+    return Step(then[0], (then[1],)) if then else Step(phase)
 
 
-def _forward(phase: Phase, event: Room | Running | Opened | Idle) -> Step:
-    if phase == "waiting" and isinstance(event, Room):
-        return Step("starting", ("launch",))
-    if phase == "starting" and isinstance(event, Running):
-        return Step("opening", ("open",))
-    if phase == "opening" and isinstance(event, Opened):
-        return Step("ready", ("join",))
-    if phase == "draining" and isinstance(event, Idle):
-        return Step("stopping", ("stop",))
-    return Step(phase)
+def _failed(phase: Phase, error: SeptetError) -> Step:
+    if phase == "waiting":
+        return Step("gone", ("forget",), error)
+    if phase in ("starting", "opening"):
+        return Step("stopping", ("kill",), error)
+    # It started once: that it cannot be thawed says nothing of the next start.
+    return Step("stopping", ("kill",)) if phase in ("frozen", "thawing") else Step(phase)
 
 
 def _retire(phase: Phase) -> Step:
@@ -113,6 +130,8 @@ def _retire(phase: Phase) -> Step:
         return Step("gone", ("forget",))
     if phase in ("starting", "opening"):
         return Step("stopping", ("kill",))
+    if phase in ("frozen", "thawing"):
+        return Step("stopping", ("stop",))
     return Step("draining", ("drain",)) if phase == "ready" else Step(phase)
 
 

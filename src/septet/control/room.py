@@ -24,15 +24,19 @@ class Room:
         self._pool = pool
         self._node = Budget(settings.memory, settings.instances)
 
-    def make(self, revision: Revision, claim: bool) -> tuple[str, ...]:
+    def make(self, revision: Revision, claim: bool, expected: bool = False) -> tuple[str, ...]:
         """The instances that have to go for one more of `revision`: idle ones, or, when it has none at all, busy
         ones of those who have most; they finish their calls. Without a `claim` (nobody waits for it) nothing goes
-        for it: else two functions would take each other's idle instances for ever. Raises NodeFull, QuotaExceeded."""
+        for it but frozen ones: else two functions would take each other's idle instances for ever. For one that is
+        merely `expected` to be called, nothing goes. Raises NodeFull, QuotaExceeded."""
         memory = revision.spec.template.limits.memory
         key = (revision.meta.namespace, revision.meta.name)
         live, least, occupants = self._there()
         if not claim:
-            occupants = {id: occupant._replace(idle_since=None) for id, occupant in occupants.items()}
+            occupants = {
+                id: occupant if occupant.frozen and not expected else occupant._replace(idle_since=None)
+                for id, occupant in occupants.items()
+            }
         fair = least if claim and not any(member.key == key for member in live) else None
         going: tuple[str, ...] = ()
         for who, ceiling, members in self._ceilings(revision, live):
@@ -57,7 +61,7 @@ class Room:
 
     def _there(self) -> tuple[list[Member], dict[str, int], dict[str, Occupant]]:
         """The instances that count, what each revision must keep, and the instances as `policy.placement` sees them."""
-        live = [member for member in self._fleet.members() if member.live]
+        live = [member for member in self._fleet.members() if member.live or member.phase == "frozen"]
         least = self._least(live)
         return live, least, {member.id: self._occupant(member, least) for member in live}
 
@@ -100,8 +104,10 @@ class Room:
         return going or ()
 
     def _occupant(self, member: Member, least: Mapping[str, int]) -> Occupant:
-        ready = member.phase == "ready"
         owner = _owner(member)
+        if member.phase == "frozen":
+            return Occupant(member.id, member.memory, member.frozen_since, owner=owner, frozen=True)
+        ready = member.phase == "ready"
         return Occupant(
             member.id,
             member.memory,

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable
 
 from septet.control.fleet import Fleet, Member
+from septet.control.keeping import Keeping
 from septet.control.mirror import Mirror
 from septet.control.references import reachable
 from septet.control.room import Room
@@ -50,6 +51,8 @@ class Scaler:
         self._concurrency = concurrency
         self._number = number
         self._room = Room(mirror, fleet, pool, settings)
+        self._keeping = Keeping(mirror, settings)
+        self.prewarms = 0
         self._standings: dict[RevisionKey, Standing] = {}
         self._dirty: set[RevisionKey] = set()
         self._later: dict[RevisionKey, float] = {}
@@ -175,8 +178,12 @@ class Scaler:
             revision = self._mirror.get(Revision, *key) or members.get(key)
             if revision is None:
                 continue
-            idle = revision.status.phase not in ("starting", "ready") and key not in members
-            if not idle and not self._asleep(key, revision):
+            if revision.status.phase not in ("starting", "ready") and key not in members:
+                continue
+            self._prewarm(key, revision, now)
+            if key in members and all(member.phase == "frozen" for member in self._fleet.members(key)):
+                self._kept(key, revision, now)
+            elif not self._asleep(key, revision):
                 self._tick(key, revision, now)
 
     def _gone(self, key: RevisionKey) -> bool:
@@ -247,7 +254,7 @@ class Scaler:
             facts, standing.configure(revision, self._concurrency), standing.memory, now
         )
         self._reconcile(key, revision, decision.desired, now, waiting=load.waiting)
-        if decision.desired == 0 and not load.waiting and not self._fleet.members(key):
+        if decision.desired == 0 and not load.waiting and all(m.phase == "frozen" for m in self._fleet.members(key)):
             standing.memory = None
 
     def _respond(self, key: RevisionKey, now: float) -> None:
@@ -273,6 +280,9 @@ class Scaler:
         load = self._pool.sample(key)
         standing = self._standing(key)
         standing.calls = load.waiting + load.running
+        if standing.calls or load.rate:
+            self._keeping.saw(revision, now)
+            standing.prewarm_at = 0.0
         if not self._serves(key):
             if load.waiting:
                 self._pool.fail_waiting(key, standing.error or _not_served(revision))
@@ -302,11 +312,11 @@ class Scaler:
 
     def _reconcile(self, key: RevisionKey, revision: Revision, desired: int, now: float, waiting: int = 0) -> None:
         live = [member for member in self._fleet.members(key) if member.live]
+        for member in self._kept(key, revision, now)[: max(0, desired - len(live))]:
+            self._fleet.thaw(member.id)
+            live.append(member)
         if len(live) > desired:
-            if desired == 0:
-                self._standing(key).emptied = "scaled-to-zero"
-            for instance in keepalive.surplus([self._candidate(member) for member in live], desired):
-                self._fleet.retire(instance)
+            self._shrink(key, revision, live, desired, now)
             return
         standing = self._standing(key)
         if standing.retry_at > now:
@@ -319,6 +329,62 @@ class Scaler:
         for _ in range(min(desired - len(live), step - starting)):
             if not self._start(key, revision, standing, waiting):
                 return
+
+    def _shrink(self, key: RevisionKey, revision: Revision, live: list[Member], desired: int, now: float) -> None:
+        """Fewer instances; of a revision that goes to zero the last one may be kept."""
+        going = keepalive.surplus([self._candidate(member) for member in live], desired)
+        if desired == 0:
+            self._standing(key).emptied = "scaled-to-zero"
+            if self._keep(key, revision, going[-1], now):
+                going = going[:-1]
+        for instance in going:
+            self._fleet.retire(instance)
+
+    def _keep(self, key: RevisionKey, revision: Revision, instance: str, now: float) -> bool:
+        """Whether it stays: frozen, or, when it starts for a call that is expected, as it is."""
+        standing = self._standing(key)
+        plan = self._keeping.plan(revision, now) if self._may_keep(key, revision) else None
+        if plan is None or self._kept(key, revision, now):
+            return False
+        standing.kept_until, standing.prewarm_at = plan.until, plan.prewarm_at
+        if plan.prewarm_at:
+            return False
+        if any(member.id == instance and member.starting for member in self._fleet.members(key)):
+            return True
+        if self._fleet.freeze(instance):
+            standing.emptied = "frozen"
+            return True
+        return False
+
+    def _kept(self, key: RevisionKey, revision: Revision, now: float) -> list[Member]:
+        """Its frozen instances; those that are kept no longer go."""
+        frozen = [member for member in self._fleet.members(key) if member.phase == "frozen"]
+        if not frozen or (now < self._standing(key).kept_until and self._may_keep(key, revision)):
+            return frozen
+        self._standing(key).emptied = "scaled-to-zero"
+        for member in frozen:
+            self._fleet.retire(member.id)
+        return []
+
+    def _may_keep(self, key: RevisionKey, revision: Revision) -> bool:
+        return self._serves(key) and reachable(self._mirror, revision)
+
+    def _prewarm(self, key: RevisionKey, revision: Revision, now: float) -> None:
+        """Starts an instance for a call that is expected, where there is room that nobody else has."""
+        standing = self._standings.get(key)
+        if standing is None or not 0 < standing.prewarm_at <= now:
+            return
+        standing.prewarm_at = 0.0
+        busy = any(member.live or member.phase == "frozen" for member in self._fleet.members(key))
+        if busy or now >= standing.kept_until or not self._may_keep(key, revision):
+            return
+        try:
+            self._room.make(revision, claim=False, expected=True)
+            self._fleet.start(revision)
+        except SeptetError as error:
+            log.info("no instance of %s/%s for the call that is expected: %s", *key, error)
+            return
+        self.prewarms += 1
 
     def _start(self, key: RevisionKey, revision: Revision, standing: Standing, waiting: int) -> bool:
         """Begins one instance, making room for it; False when there is none or it cannot be begun."""

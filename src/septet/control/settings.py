@@ -21,6 +21,9 @@ class ControlSettings:
     """Port of the inner gateway inside each instance; 0 means that instances have none."""
     port: int = 8080
     """Where an http1 process listens inside its instance."""
+    keep_alive: float | None = 0.0
+    """How long after its last call a function's last instance is kept frozen, where the function says nothing; None:
+    as its idle times say."""
     tick: float = 2.0
     """Between two scaling decisions of a revision."""
     step: int = 4

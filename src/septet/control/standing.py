@@ -14,7 +14,8 @@ from septet.policy.retry import Backoff
 
 class Standing:
     """`emptied` is why it has no instance; `failures` counts failed starts in a row, `retry_at` is when the next
-    may be tried; `full_since` is since when there is no room for it."""
+    may be tried; `full_since` is since when there is no room for it; `kept_until` is until when an instance is
+    kept although nothing calls it, `prewarm_at` when one is started for a call that is expected (0: none)."""
 
     def __init__(self, emptied: ColdReason) -> None:
         self.emptied: ColdReason = emptied
@@ -24,6 +25,8 @@ class Standing:
         self.retry_at = 0.0
         self.error: SeptetError | None = None
         self.full_since: float | None = None
+        self.kept_until = 0.0
+        self.prewarm_at = 0.0
         self.proof: asyncio.Future[None] | None = None
         self.tried_since = 0.0
         self._need = 1

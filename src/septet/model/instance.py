@@ -6,11 +6,11 @@ from typing import Literal
 
 import msgspec
 
-InstanceState = Literal["starting", "running", "ready", "draining", "stopped"]
+InstanceState = Literal["starting", "running", "ready", "frozen", "draining", "stopped"]
 Protocol = Literal["frames", "http1", "h2c"]
 Tier = Literal["", "pool", "zygote", "exec"]
 """What an instance was made from: a prepared sandbox, a fork of a running interpreter, or an exec."""
-ColdReason = Literal["", "scaled-to-zero", "new-revision", "burst", "evicted", "crashed"]
+ColdReason = Literal["", "scaled-to-zero", "frozen", "new-revision", "burst", "evicted", "crashed"]
 
 
 class InstanceExit(msgspec.Struct, frozen=True, kw_only=True):

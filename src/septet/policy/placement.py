@@ -11,7 +11,7 @@ from septet.model.errors import NodeFull
 class Occupant(NamedTuple):
     """One instance. Memory is its limit in MiB. `idle_since` is None while it runs a call or starts; `kept`
     is set for those that must stay (the minimum of their revision). `owner` is whose instance it is, and
-    `running` how many calls it has."""
+    `running` how many calls it has; `frozen` ones are kept for a next call and go before all others."""
 
     id: str
     memory: int
@@ -19,6 +19,7 @@ class Occupant(NamedTuple):
     kept: bool = False
     owner: str = ""
     running: int = 0
+    frozen: bool = False
 
 
 class Budget(NamedTuple):
@@ -29,13 +30,13 @@ class Budget(NamedTuple):
 
 
 def evictions(memory: int, budget: Budget, occupants: Sequence[Occupant]) -> tuple[str, ...] | None:
-    """The idle instances to stop so that one of `memory` MiB fits, the longest idle first; empty when there is
-    room, None when there cannot be."""
+    """The idle instances to stop so that one of `memory` MiB fits, frozen ones first, then the longest idle;
+    empty when there is room, None when there cannot be."""
     excess = sum(occupant.memory for occupant in occupants) + memory - budget.memory if budget.memory else 0
     surplus = len(occupants) + 1 - budget.instances if budget.instances else 0
-    idle = [(o.idle_since, o) for o in occupants if o.idle_since is not None and not o.kept]
+    idle = [(not o.frozen, o.idle_since, o) for o in occupants if o.idle_since is not None and not o.kept]
     chosen: list[Occupant] = []
-    for _, occupant in sorted(idle, key=lambda pair: pair[0]):
+    for _, _, occupant in sorted(idle, key=lambda entry: entry[:2]):
         if excess <= 0 and surplus <= 0:
             break
         chosen.append(occupant)

@@ -3,7 +3,8 @@
 Lifecycle: `start` returns at once with state "starting"; events follow through the subscription:
 starting -> running (its process exists and `connect` may be tried) -> stopped (with the exit). An instance may
 appear (adopted), move from running to stopped by itself, or vanish: that is "stopped" too. Readiness is not the
-sandbox's: the contract decides it through `connect`.
+sandbox's: the contract decides it through `connect`. Between running and stopped a driver with the capability may
+hold an instance "frozen"; that is asked for, so no event tells it.
 """
 
 from __future__ import annotations
@@ -155,6 +156,27 @@ class Sandbox(Protocol):
         """Sends the stop signal, waits `grace` seconds, then kills; returns when the instance is gone.
 
         sandbox.7  Stopping an unknown or stopped instance is no error. With grace 0 it is killed at once.
+        """
+        ...
+
+    async def freeze(self, instance: str) -> None:
+        """Returns when no process of the function runs any more; the instance's state is "frozen" from then on.
+
+        sandbox.9   A frozen instance uses no processor time. Its streams stay open, what is written to them waits,
+                    and after `thaw` it goes on as if nothing had been.
+        sandbox.10  Freezing a frozen instance is no error. Raises NotFound for an unknown or stopped instance,
+                    Conflict for one that does not run yet, InvalidInput without the `freeze` capability, and
+                    Unavailable when it could not be frozen: then it runs on.
+        sandbox.11  Limits, `stats`, `connect` and `stop` with its signal and grace hold for a frozen instance as
+                    for any other, and its end, whoever ended it, is told as ever.
+        """
+        ...
+
+    async def thaw(self, instance: str) -> None:
+        """Lets a frozen instance run again, state "running".
+
+        sandbox.12  Thawing one that is not frozen is no error. Raises NotFound for an unknown or stopped instance,
+                    InvalidInput without the `freeze` capability.
         """
         ...
 

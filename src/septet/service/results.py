@@ -152,6 +152,7 @@ class ScaleChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     max_down_rate: float | None = None
     down_delay: float | None = None
     grace: float | None = None
+    keep_alive: float | None = None
 
 
 class RevisionLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,7 +169,8 @@ class RevisionLine(msgspec.Struct, frozen=True, kw_only=True):
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """All about a function, its first question first: `callable` and, in words, `answer`.
 
-    `limits` says how hard this host holds the limits: "hard", "best effort" or "none".
+    `limits` says how hard this host holds the limits: "hard", "best effort" or "none". `frozen` of the instances are
+    kept without running, for a next call.
     """
 
     name: str
@@ -182,6 +184,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     revisions: tuple[RevisionLine, ...]
     instances: tuple[InstanceInfo, ...]
     conditions: tuple[Condition, ...]
+    frozen: int = 0
 
 
 class InstanceChange(msgspec.Struct, frozen=True, kw_only=True):

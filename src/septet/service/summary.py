@@ -35,13 +35,15 @@ async def summarise(context: Context, command: Summarise) -> Summary:
         revisions=tuple(_line(function, revision) for revision in reversed(revisions)),
         instances=tuple(instances),
         conditions=function.status.conditions,
+        frozen=sum(1 for instance in instances if instance.state == "frozen"),
     )
 
 
 def answer_of(
     function: Function, revisions: list[Revision], instances: list[InstanceInfo], obstacle: str
 ) -> tuple[bool, str]:
-    """Whether it can be called now, and that in words: "yes, warm ...", "yes, cold ...", "no, because ..."."""
+    """Whether it can be called now, and that in words: "yes, warm ...", "yes, frozen ...", "yes, cold ...",
+    "no, because ..."."""
     if function.meta.deleting_since is not None:
         return False, "no, because it is being deleted"
     ready = {revision.meta.name for revision in revisions if revision.status.phase == "ready"}
@@ -52,6 +54,8 @@ def answer_of(
     newer = _newer(function)
     if warm:
         return True, f"yes, warm: {warm} {'instance is' if warm == 1 else 'instances are'} ready{newer}"
+    if any(i.state == "frozen" and i.revision in serving for i in instances):
+        return True, f"yes, frozen: an instance is kept without running, and the next call thaws it{newer}"
     if obstacle:
         return False, f"no, because {obstacle}"
     if any(i.state in ("starting", "running") and i.revision in serving for i in instances):

@@ -278,3 +278,106 @@ async def stats_of_the_living_only(bed: Bed) -> None:
     assert stats.pids >= 1
     await bed.driver.stop("one", 0)
     await raises(NotFound, bed.driver.stats("one"))
+
+
+async def frozen(bed: Bed, instance: str, words: str = "echo") -> tuple[asyncio.Transport, Ears] | None:
+    """A frozen instance with its stream open, or None where the driver says that it freezes none."""
+    await started(bed, instance, words)
+    transport, ears = await connected(bed, instance)
+    await echoes(transport, ears, b"before")
+    if not bed.driver.capabilities().freeze:
+        await raises(InvalidInput, bed.driver.freeze(instance))
+        await raises(InvalidInput, bed.driver.thaw(instance))
+        transport.abort()
+        return None
+    await bed.driver.freeze(instance)
+    assert [info.state for info in await bed.driver.instances() if info.id == instance] == ["frozen"]
+    return transport, ears
+
+
+@clause("sandbox.9")
+async def frozen_uses_no_processor_and_goes_on_after(bed: Bed) -> None:
+    if (stream := await frozen(bed, "cold", "echo spin")) is None:
+        return
+    transport, ears = stream
+    used = (await bed.driver.stats("cold")).cpu_seconds
+    transport.write(b" waits")
+    await asyncio.sleep(0.3)
+    assert (await bed.driver.stats("cold")).cpu_seconds - used <= 0.02
+    assert bytes(ears.heard) == b"before"
+    await bed.driver.thaw("cold")
+    await until(lambda: bytes(ears.heard) == b"before waits", "what was written while frozen came back")
+    await asyncio.sleep(0.3)
+    assert (await bed.driver.stats("cold")).cpu_seconds - used > 0.05
+    assert states(bed, "cold") == ["running"]
+    transport.abort()
+
+
+@clause("sandbox.10")
+async def freeze_says_why_not(bed: Bed) -> None:
+    await raises(NotFound, bed.driver.freeze("nobody"))
+    if (stream := await frozen(bed, "one")) is None:
+        return
+    await bed.driver.freeze("one")
+    stream[0].abort()
+    await bed.driver.start(bed.request("early"))
+    await raises(Conflict, bed.driver.freeze("early"))
+    await bed.driver.stop("early", 0)
+    await raises(NotFound, bed.driver.freeze("early"))
+
+
+@clause("sandbox.11")
+async def frozen_can_be_stopped(bed: Bed) -> None:
+    await started(bed, "warm-up")
+    await bed.driver.stop("warm-up", 0)
+    before = bed.inventory()
+    for name, words, grace, number in (
+        ("kill", "echo spin fork", 0, 9),
+        ("ask", "echo", 30, 15),
+        ("deaf", "deaf", 0.3, 9),
+    ):
+        if (stream := await frozen(bed, name, words)) is None:
+            return
+        begin = time.monotonic()
+        await bed.driver.stop(name, grace)
+        assert time.monotonic() - begin < 3
+        assert ending(bed, name).signal == number
+        stream[0].abort()
+    end = time.monotonic() + 2
+    while (after := bed.inventory()) != before and time.monotonic() < end:
+        await asyncio.sleep(0.02)
+    assert {name: (was, after[name]) for name, was in before.items() if was != after[name]} == {}
+
+
+@clause("sandbox.11")
+async def frozen_accepts_and_is_measured(bed: Bed) -> None:
+    await started(bed, "web", protocol="http1")
+    transport, ears = await connected(bed, "web")
+    await echoes(transport, ears, b"warm")
+    if not bed.driver.capabilities().freeze:
+        return
+    await bed.driver.freeze("web")
+    assert (await bed.driver.stats("web")).memory > 0
+    second, heard = await connected(bed, "web")
+    second.write(b"waits")
+    await bed.driver.thaw("web")
+    await until(lambda: bytes(heard.heard) == b"waits", "a connection made while frozen is served")
+    transport.abort()
+    second.abort()
+
+
+@clause("sandbox.12")
+async def thaw_of_what_is_not_frozen(bed: Bed) -> None:
+    await raises(NotFound, bed.driver.thaw("nobody"))
+    if (stream := await frozen(bed, "one")) is None:
+        return
+    transport, ears = stream
+    for round_ in range(3):
+        await bed.driver.thaw("one")
+        await bed.driver.thaw("one")
+        ears.heard.clear()
+        await echoes(transport, ears, b"round %d" % round_)
+        await bed.driver.freeze("one")
+    await bed.driver.stop("one", 0)
+    await raises(NotFound, bed.driver.thaw("one"))
+    transport.abort()

@@ -1,7 +1,7 @@
 """The function that the suite runs in real sandboxes: harmless even without walls. Standard library only.
 
 Words of its command line: `echo`, `late` (listens after half a second), `deaf` (refuses SIGTERM), `fork` (leaves
-a detached grandchild), `print`, `exit=N`.
+a detached grandchild), `print`, `exit=N`, `spin` (two processes that never rest, beside).
 """
 
 import os
@@ -36,6 +36,10 @@ def main(words: list[str]) -> None:
         if os.fork() == 0:
             signal.pause()
         os._exit(0)
+    if "spin" in words and os.fork() == 0:
+        os.fork()
+        while True:
+            pass
     if "print" in words:
         print("out one\nout two", flush=True)
         print("err one", file=sys.stderr, flush=True)

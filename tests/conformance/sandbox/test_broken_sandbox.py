@@ -16,7 +16,7 @@ from sandbox_clauses import CLAUSES, Clause
 from septet.drivers.sandbox.fake_remote import FakeRemote
 from septet.model.errors import Conflict, InstanceLost, InvalidInput, NotFound
 from septet.model.instance import InstanceEvent, InstanceInfo, InstanceStats
-from septet.ports.sandbox import EventHandler, GatewayHandler, LaunchRequest, OutputSink, ProtocolFactory
+from septet.ports.sandbox import Capabilities, EventHandler, GatewayHandler, LaunchRequest, OutputSink, ProtocolFactory
 
 
 class ForgetsOnRestart(FakeRemote):
@@ -104,6 +104,34 @@ class CountsTheDead(FakeRemote):
         return InstanceStats(memory=1, memory_peak=1, pids=1)
 
 
+class FreezesInNameOnly(FakeRemote):
+    """It says "frozen", and the instance answers on."""
+
+    def capabilities(self) -> Capabilities:
+        return msgspec.structs.replace(super().capabilities(), freeze=True)
+
+    async def freeze(self, instance: str) -> None:
+        if pod := self._cluster.pods.get(instance):
+            pod.info = msgspec.structs.replace(pod.info, state="frozen")
+
+    async def thaw(self, instance: str) -> None:
+        if pod := self._cluster.pods.get(instance):
+            pod.info = msgspec.structs.replace(pod.info, state="running")
+
+
+class KillsTheFrozen(FreezesInNameOnly):
+    async def stop(self, instance: str, grace: float) -> None:
+        await super().stop(instance, 0)
+
+
+class IsDeafWhenFrozen(FreezesInNameOnly):
+    async def freeze(self, instance: str) -> None:
+        await super().freeze(instance)
+        server = self._find(instance).server
+        assert server is not None
+        server.close()
+
+
 BROKEN: dict[str, type[FakeRemote]] = {
     "death_of_the_holder_leaves_no_orphan": ForgetsOnRestart,
     "close_ends_or_keeps": ForgetsOnRestart,
@@ -117,6 +145,11 @@ BROKEN: dict[str, type[FakeRemote]] = {
     "stop_is_idempotent": ComplainsOfTheGone,
     "grace_is_given_and_no_more": AlwaysKills,
     "stats_of_the_living_only": CountsTheDead,
+    "frozen_uses_no_processor_and_goes_on_after": FreezesInNameOnly,
+    "freeze_says_why_not": FreezesInNameOnly,
+    "frozen_can_be_stopped": KillsTheFrozen,
+    "frozen_accepts_and_is_measured": IsDeafWhenFrozen,
+    "thaw_of_what_is_not_frozen": FreezesInNameOnly,
 }
 
 

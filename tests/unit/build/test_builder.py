@@ -172,6 +172,12 @@ class ScriptedSandbox:
     async def connect(self, instance: str, factory: ProtocolFactory) -> asyncio.Transport:
         raise AssertionError
 
+    async def freeze(self, instance: str) -> None:
+        raise AssertionError
+
+    async def thaw(self, instance: str) -> None:
+        raise AssertionError
+
     async def stats(self, instance: str) -> InstanceStats:
         raise NotFound(instance)
 

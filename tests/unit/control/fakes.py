@@ -75,13 +75,18 @@ class FakeSandbox:
         self.peak = 0
         self.most = 0
         self.stop_fails = 0
+        self.freezes = False
+        self.freeze_delay = 0.001
+        self.frozen: set[str] = set()
+        self.freeze_fails: Callable[[str], SeptetError | None] = lambda instance: None
+        self.thaw_fails: Callable[[str], SeptetError | None] = lambda instance: None
         self.handler: Any = None
 
     async def open(self, on_event: Any, output: Any, on_gateway: Any) -> None:
         self.handler = on_event
 
     def capabilities(self) -> Capabilities:
-        return Capabilities(adopt=self.adopt, gateway=True)
+        return Capabilities(adopt=self.adopt, gateway=True, freeze=self.freezes)
 
     async def probe(self) -> list[Check]:
         return []
@@ -121,6 +126,7 @@ class FakeSandbox:
     def end(self, id: str, exit: InstanceExit) -> None:
         """The instance ends, whoever wanted it."""
         info = self.running.pop(id, None)
+        self.frozen.discard(id)
         if info is not None:
             info = msgspec.structs.replace(info, state="stopped", exit=exit)
             self.handler(InstanceEvent(instance=info, at=EPOCH))
@@ -136,6 +142,21 @@ class FakeSandbox:
             raise Unavailable("the driver does not answer")
         await asyncio.sleep(self.stop_delay)
         self.end(instance, InstanceExit(code=0, asked=True))
+
+    async def freeze(self, instance: str) -> None:
+        if error := self.freeze_fails(instance):
+            raise error
+        await asyncio.sleep(self.freeze_delay)
+        self.frozen.add(instance)
+        self.running[instance] = msgspec.structs.replace(self.running[instance], state="frozen")
+
+    async def thaw(self, instance: str) -> None:
+        if error := self.thaw_fails(instance):
+            raise error
+        if instance not in self.running:
+            raise NotFound(f"there is no instance {instance}")
+        self.frozen.discard(instance)
+        self.running[instance] = msgspec.structs.replace(self.running[instance], state="running")
 
     async def stats(self, instance: str) -> InstanceStats:
         return InstanceStats()

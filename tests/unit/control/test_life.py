@@ -19,6 +19,9 @@ EVENTS: list[life.Event] = [
     life.Failed(ERROR),
     life.Retire(),
     life.Idle(),
+    life.Freeze(),
+    life.Thaw(),
+    life.Thawed(),
     life.Lost(),
     life.Stopped(EXIT),
 ]
@@ -56,6 +59,22 @@ def test_broken_link_ends_a_ready_instance() -> None:
     assert life.step("opening", life.Lost()) == life.Step("opening")
 
 
+def test_frozen_one_takes_calls_again_after_it_was_thawed() -> None:
+    assert life.step("ready", life.Freeze()) == life.Step("frozen", ("freeze",))
+    assert life.step("frozen", life.Thaw()) == life.Step("thawing", ("thaw",))
+    assert life.step("thawing", life.Thawed()) == life.Step("ready", ("join",))
+    assert life.step("frozen", life.Thawed()) == life.Step("frozen")
+    assert life.step("starting", life.Freeze()) == life.Step("starting")
+
+
+@pytest.mark.parametrize("phase", ["frozen", "thawing"])
+def test_frozen_one_is_stopped_without_draining_and_its_end_is_no_failed_start(phase: life.Phase) -> None:
+    assert life.step(phase, life.Retire()) == life.Step("stopping", ("stop",))
+    assert life.step(phase, life.Failed(ERROR)) == life.Step("stopping", ("kill",))
+    assert life.step(phase, life.Lost()) == life.Step("stopping", ("bury",))
+    assert life.step(phase, life.Stopped(EXIT)) == life.Step("gone", ("forget",))
+
+
 def test_one_that_is_not_ready_is_not_drained() -> None:
     assert life.step("waiting", life.Retire()) == life.Step("gone", ("forget",))
     assert life.step("starting", life.Retire()) == life.Step("stopping", ("kill",))
@@ -74,13 +93,14 @@ def test_any_order_of_events_keeps_the_order_of_life(events: list[life.Event]) -
     done: list[str] = []
     for event in events:
         step = life.step(phase, event)
-        assert order.index(step.phase) >= order.index(phase)
+        assert order.index(step.phase) >= order.index(phase) or (phase, step.phase) == ("frozen", "thawing")
         if step.phase == phase:
             assert step.do == () and step.error is None
         phase = step.phase
         done += step.do
-    for once in ("launch", "open", "join", "drain", "forget"):
+    for once in ("launch", "open", "drain", "forget"):
         assert done.count(once) <= 1
+    assert done.count("join") <= done.count("thaw") + 1 <= done.count("freeze") + 1
     assert done.count("stop") + done.count("kill") + done.count("bury") <= 1
     if "launch" in done and phase == "gone":
         assert "forget" in done

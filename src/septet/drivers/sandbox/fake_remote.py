@@ -277,6 +277,14 @@ class FakeRemote:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
+    async def freeze(self, instance: str) -> None:
+        self._find(instance)
+        raise InvalidInput("this cluster freezes no instances")
+
+    async def thaw(self, instance: str) -> None:
+        self._find(instance)
+        raise InvalidInput("this cluster freezes no instances")
+
     async def stats(self, instance: str) -> InstanceStats:
         self._find(instance)
         return InstanceStats(memory=_MIB, memory_peak=_MIB, pids=1)

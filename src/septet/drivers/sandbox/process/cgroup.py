@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from septet.drivers.sandbox.process import delegation
+from septet.drivers.sandbox.process import delegation, freeze
 from septet.model.function import Limits
 from septet.model.instance import InstanceStats
 
@@ -257,6 +257,7 @@ async def release(group: Group | None) -> None:
 def clear(base: str) -> None:
     """Removes the groups of an earlier life, and kills what is in them."""
     with contextlib.suppress(OSError):
+        freeze.clear(Path(base))
         _clear(Path(base))
 
 

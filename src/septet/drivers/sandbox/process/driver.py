@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from septet.drivers.sandbox.process import cgroup, doctor, ownership, plain, streams, supervise
+from septet.drivers.sandbox.process import cgroup, doctor, freeze, ownership, plain, streams, supervise
 from septet.drivers.sandbox.process.egress import Egress, refuse
 from septet.drivers.sandbox.process.egress_rules import parse_allow
 from septet.drivers.sandbox.process.instance import Instance
@@ -76,6 +76,7 @@ class ProcessSandbox:
         self._egress_missing: tuple[Check, ...] = ()
         self._egress_works = not self._walls
         self._cgroups = cgroup.here(self._key)
+        self._freezer = freeze.here(self._key)
         self._launcher = LauncherProcess(settings.python, self._heard, lambda: self._launcher_lost(self._launcher))
         self._zygotes = Zygotes(runtimes, runtime_folder, self._heard, self._launcher_lost)
         self._pool = WarmPool(self._cgroups, settings.pool_size, self._generic, self._discard, clock.now)
@@ -116,8 +117,9 @@ class ProcessSandbox:
 
     def _prepare(self) -> None:
         self._clear_groups()
+        self._freezer.open()
         self._cgroups.open()
-        (self._state / "cgroups.json").write_text(json.dumps(self._cgroups.bases()))
+        (self._state / "cgroups.json").write_text(json.dumps([*self._freezer.bases(), *self._cgroups.bases()]))
         self._plain.clear()
         if self._walls:
             self._skeleton.prepare()
@@ -144,9 +146,11 @@ class ProcessSandbox:
         if self._walls:
             await self._egress.close()
         await asyncio.to_thread(self._cgroups.close)
+        await asyncio.to_thread(self._freezer.close)
 
     def capabilities(self) -> Capabilities:
         return Capabilities(
+            freeze=True,
             gateway=True,
             egress=self._egress_works,
             egress_missing=self._egress_missing,
@@ -426,6 +430,7 @@ class ProcessSandbox:
     async def release(self, instance: Instance) -> None:
         if instance.egress:
             await self._egress.detach(instance.info.id)
+        await freeze.release(instance.ice)
         await cgroup.release(instance.group)
         for path in instance.writable:
             await asyncio.to_thread(ownership.give, path, os.geteuid(), os.getegid())
@@ -475,6 +480,12 @@ class ProcessSandbox:
         if not found.gone.is_set():
             found.kill()
             await found.gone.wait()
+
+    async def freeze(self, instance: str) -> None:
+        await self._find(instance).freeze(self._freezer)
+
+    async def thaw(self, instance: str) -> None:
+        self._find(instance).thaw()
 
     async def stats(self, instance: str) -> InstanceStats:
         found = self._find(instance)

@@ -15,10 +15,11 @@ from typing import Any, Protocol
 import msgspec
 
 from septet.drivers.sandbox.process.cgroup import Group
+from septet.drivers.sandbox.process.freeze import Freezer, Ice
 from septet.drivers.sandbox.process.launch import LauncherProcess
 from septet.drivers.sandbox.process.output import OutputPipe
 from septet.drivers.sandbox.process.spec import Spec, into_memory
-from septet.model.errors import Conflict, InstanceLost
+from septet.model.errors import Conflict, InstanceLost, Unavailable
 from septet.model.instance import InstanceExit, InstanceInfo
 from septet.ports.sandbox import LaunchRequest, ProtocolFactory
 
@@ -74,6 +75,7 @@ class Instance:
         self.parked_with: Spec | None = None
         self.settled = asyncio.Event()
         self.launcher: LauncherProcess | None = None
+        self.ice: Ice | None = None
 
     # -- start ------------------------------------------------------------------------------------------------
 
@@ -157,7 +159,7 @@ class Instance:
     # -- connect ----------------------------------------------------------------------------------------------
 
     async def connect(self, factory: ProtocolFactory) -> asyncio.Transport:
-        if self.info.state != "running":
+        if self.info.state not in ("running", "frozen"):
             raise InstanceLost(f"instance {self.info.id} is still starting")
         if self.info.protocol == "frames":
             return await self._connect_link(factory)
@@ -180,11 +182,36 @@ class Instance:
         self._transport, _ = await asyncio.get_running_loop().create_unix_connection(factory, sock=link)
         return self._transport
 
+    # -- freeze -----------------------------------------------------------------------------------------------
+
+    async def freeze(self, freezer: Freezer) -> None:
+        if self.info.state == "starting":
+            raise Conflict(f"instance {self.info.id} is still starting")
+        if self.info.state == "frozen":
+            return
+        if self.ice is None:
+            own = self.group.folders.get("memory") if self.group else None
+            self.ice = freezer.make(self.info.id, own, lambda: self.pid)
+        try:
+            await self.ice.freeze()
+        except OSError as error:
+            self.ice.thaw()
+            raise Unavailable(f"instance {self.info.id} could not be frozen: {error}") from error
+        if self.info.state == "running":
+            self.info = msgspec.structs.replace(self.info, state="frozen")
+
+    def thaw(self) -> None:
+        if self.ice is not None:
+            self.ice.thaw()
+        if self.info.state == "frozen":
+            self.info = msgspec.structs.replace(self.info, state="running")
+
     # -- end --------------------------------------------------------------------------------------------------
 
     def ask_to_stop(self, gently: bool) -> None:
         self.asked = True
         if gently:
+            self.thaw()
             self._tell(op="stop")
 
     def fail(self, message: str) -> None:
@@ -203,6 +230,8 @@ class Instance:
             # Without a pid namespace the first process has to end the others, which it does when this closes.
             self._exit = self._exit or (signal.SIGKILL, False)
             self._drop_control()
+        if self.ice is not None and self.ice.holds_the_dead:
+            self.ice.thaw()
 
     def _drop_control(self) -> None:
         if self._control is not None:

@@ -253,6 +253,10 @@ async def _copy(store: Any, function: Any, revision: Any, name: str) -> None:
     await store.update_status(replace(made, status=status))
 
 
+def frozen_ones(platform: Platform) -> list[dict[str, Any]]:
+    return [info for info in platform.instances("idle") if info["state"] == "frozen"]
+
+
 @row("frozen", "live, frozen Python instances that one GiB holds", long=True)
 def frozen(world: World) -> list[Measured]:
     count = 200
@@ -260,11 +264,17 @@ def frozen(world: World) -> list[Measured]:
         before, own = available(), set(gateway(platform))
         platform.deploy("idle", PLAIN, scale={"min": count, "max": count}, limits={"memory": 32}, timeout=300)
         until(f"{count} instances", lambda: len(platform.instances("idle")) >= count, 300)
-        time.sleep(30)
+        # What was never called is not kept.
+        assert platform.call("idle").status == 200
+        gone = {"min": 0, "max": count, "window": 6.0, "grace": 0.0, "keep_alive": 3600.0}
+        platform.api("PUT", "/namespaces/default/functions/idle/scale", gone)
+        with contextlib.suppress(SystemExit, AssertionError):
+            until("all are frozen", lambda: len(frozen_ones(platform)) >= count, 120)
+        time.sleep(10)
         used = before - available()
         inside = [pid for pid in tree(platform.pid) if pid not in own]
         held = sum(memory(pid) for pid in inside)
-        asleep = sum(info["state"] == "frozen" for info in platform.instances("idle"))
+        asleep = len(frozen_ones(platform))
     note = f"of what the kernel had available, PSS alone {held / count:.2f} MiB each; {asleep} of {count} frozen"
     if not asleep:
         note += ": tier not available, these are idle ones"

@@ -53,6 +53,7 @@ BUILD_ENVIRONMENT = (
 
 
 KEPT_MOST = 7 * 86400.0
+WORKERS_MOST = 64
 
 
 def default_data_dir() -> Path:
@@ -97,6 +98,9 @@ class Settings:
 
     ready_json: bool = False
     """Print one JSON line on standard output when it serves."""
+
+    workers: int = 1
+    """Processes that serve calls; with 1 the platform's own process does (docs/workers.md)."""
 
     sandbox: str = "process"
     """The driver for functions that name none; "none" runs them without walls, and says so."""
@@ -238,6 +242,8 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> 
     values["data_dir"] = Path(values.get("data_dir") or default_data_dir()).absolute()
     values.setdefault("build_env", {name: env[name] for name in BUILD_ENVIRONMENT if name in env})
     settings = Settings(**values)
+    if not 1 <= settings.workers <= WORKERS_MOST:
+        raise InvalidInput(f"workers: must be 1 to {WORKERS_MOST}", hint="one for each core is enough")
     _ = settings.address, settings.listeners(), settings.kept
     if len(settings.tls_cert) != len(settings.tls_key):
         raise InvalidInput("as many --tls-key as --tls-cert are needed, in the same order")

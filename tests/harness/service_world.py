@@ -130,7 +130,7 @@ class World:
             logs=self.logs,
             clock=self.clock,
             fleet=self.fleet,
-            metrics=lambda: b"septet_up 1\n",
+            metrics=_metrics,
         )
         settings = ServiceSettings(
             runtimes=RUNTIMES,
@@ -238,3 +238,7 @@ def instance(id: str, namespace: str, function: str, revision: str, state: Any =
 
 def sha256(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+async def _metrics() -> bytes:
+    return b"septet_up 1\n"

@@ -8,13 +8,20 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import septet
 from septet import registry
 from septet.apis.native.app import NativeSettings
 from septet.apis.native.surface import MakeSurface
 from septet.app.host import host_memory
+from septet.app.workers.calls import SharedCalls
+from septet.app.workers.messages import CONTROL, ListenerPlan
+from septet.app.workers.rates import SharedAdmission
+from septet.app.workers.sockets import SharedAddress
+from septet.app.workers.supervisor import Plan, Workers
+from septet.app.workers.tokens import SharedCredentials
+from septet.app.workers.told import ToldLogs, ToldView
 from septet.build.builder import BuildSettings, SourceBuilder
 from septet.build.cache import BuildCache
 from septet.build.task import TaskRunner
@@ -73,6 +80,8 @@ class Platform:
     ready: bool = False
     stopping: bool = False
     listeners: dict[str, Listener] = field(default_factory=dict)
+    urls: dict[str, str] = field(default_factory=dict)
+    workers: Workers | None = None
 
     async def open(self) -> None:
         """State, drivers, control, data plane; nothing listens yet."""
@@ -87,6 +96,8 @@ class Platform:
         self.runtimes = registry.runtimes()
         self.metrics = Metrics()
         self.pool = InstancePool(loop)
+        if self.settings.workers > 1:
+            self.workers = Workers(self.settings.workers, self.logs, self.metrics)
         self.table = Table(self.runtimes)
         self.desks: dict[str, FrontDesk] = {}
         level: Literal["none", "full"] = "none" if self.settings.sandbox == "none" else "full"
@@ -101,6 +112,7 @@ class Platform:
         self.tasks = TaskRunner(self.sandbox)
         self.budget = self.settings.memory_budget or host_memory() * 3 // 4
         self._make_control()
+        self._make_service()
         self._make_calls(loop)
         await self.sandbox.open(self._on_event, self, self._on_gateway)
         await self.control.start()
@@ -123,12 +135,14 @@ class Platform:
         contracts: dict[str, Contract] = {
             name: registry.load(registry.CONTRACTS, name)() for name in registry.CONTRACTS
         }
+        if self.workers is not None:
+            contracts.update(self.workers.contracts(tuple(contracts)))
         sandboxes: dict[str, Sandbox] = {"process": self.sandbox}
         self.control = Control(
             self.store,
             sandboxes,
             contracts,
-            self.pool,
+            self.workers.pool if self.workers is not None else self.pool,
             builder,
             self.vault,
             self.trees,
@@ -139,10 +153,12 @@ class Platform:
             ControlSettings(memory=self.budget, keep_alive=self.settings.kept),
             holder=f"node {self.settings.data_dir}",
         )
+        if self.workers is not None:
+            self.control.fleet.freezing.vacated = self.workers.pool.vacated
         self.control.mirror.listen(self._on_change)
         self.pool.attach(self.control.scaler)
         builder.attach(self.control.memory)
-        self.view = View(
+        facts = (
             self.control.mirror,
             self.control.fleet,
             self.control.scaler,
@@ -151,18 +167,23 @@ class Platform:
             self.budget,
             self.clock,
         )
+        self.view = View(*facts) if self.workers is None else ToldView(*facts, settle=self.workers.settle)
 
-    def _make_calls(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.credentials = Credentials(self.store, self.clock, self.table.touch)
+    def _make_service(self) -> None:
+        self.credentials = (
+            SharedCredentials(self.store, self.clock, self.table.touch, self.workers.tell, self.workers.settle)
+            if self.workers is not None
+            else Credentials(self.store, self.clock, self.table.touch)
+        )
         ports = Ports(
             store=self.store,
             blobs=self.blobs,
             trees=self.trees,
             vault=self.vault,
-            logs=self.logs,
+            logs=self.logs if self.workers is None else ToldLogs(self.logs, self.workers.settle),
             clock=self.clock,
             fleet=self.view,
-            metrics=self.metrics.render,
+            metrics=self._render_metrics,
         )
         self.service = Service(
             ports,
@@ -179,15 +200,32 @@ class Platform:
             for listener in self.settings.listeners()
         }
         self.metrics.gauges(self._gauges)
-        self.calls = Calls(
-            router=Router(self.table, random.random),
-            admission=Admission(self.table, self.credentials.authenticate, self.clock.now, self.clock.wall),
-            pool=self.pool,
-            demand=self.control.scaler,
-            logs=self.logs,
-            metrics=self.metrics,
-            loop=loop,
+
+    def _make_calls(self, loop: asyncio.AbstractEventLoop) -> None:
+        authenticate, clock = self.credentials.authenticate, self.clock
+        rest: dict[str, Any] = {
+            "router": Router(self.table, random.random),
+            "pool": self.pool,
+            "demand": self.control.scaler,
+            "logs": self.logs,
+            "metrics": self.metrics,
+            "loop": loop,
+        }
+        workers = self.workers
+        if workers is None:
+            self.calls = Calls(admission=Admission(self.table, authenticate, clock.now, clock.wall), **rest)
+            return
+        # Calls that begin here, inside instances for one, are lent places by the workers.
+        self.calls = SharedCalls(
+            place=CONTROL,
+            owners=workers.owners,
+            mover=workers.neighbours.mover,
+            lines=workers.neighbours.line,
+            admission=SharedAdmission(self.table, authenticate, clock.now, clock.wall, workers.memory),
+            **rest,
         )
+        assert isinstance(self.credentials, SharedCredentials)
+        workers.attach(self.control.mirror, self.control.scaler, self.credentials, self.calls)
 
     def _surfaces(self, listener: ListenerSettings) -> list[Surface]:
         """The APIs of a listener, in its order; InvalidInput for an unknown one."""
@@ -205,36 +243,65 @@ class Platform:
 
     async def listen(self) -> None:
         """Binds every listener."""
+        if self.workers is not None:
+            await self._share(self.workers)
+            self.ready = True
+            return
         pairs = zip(self.settings.tls_cert, self.settings.tls_key, strict=True)
         certificates = tuple(Certificate(Path(cert), Path(key)) for cert, key in pairs)
         for wanted in self.settings.listeners():
             listener = Listener(
                 self.calls,
-                ListenerFacts(
-                    name=wanted.name,
-                    secure=wanted.tls,
-                    trusted=self.settings.trusted_proxies,
-                    context=self.surfaces[wanted.name],
-                ),
+                self._facts(wanted),
                 address=wanted.address,
                 certificates=Certificates(certificates) if wanted.tls else None,
             )
             await listener.start()
             self.listeners[wanted.name] = listener
+            self.urls[wanted.name] = listener.url
         self.ready = True
+
+    def _facts(self, wanted: ListenerSettings) -> ListenerFacts:
+        return ListenerFacts(
+            name=wanted.name,
+            secure=wanted.tls,
+            trusted=self.settings.trusted_proxies,
+            context=self.surfaces[wanted.name],
+        )
+
+    async def _share(self, workers: Workers) -> None:
+        """Binds every listener for the workers, and starts these; here only connections arrive that they send."""
+        loop = asyncio.get_running_loop()
+        plans, addresses = [], []
+        for wanted in self.settings.listeners():
+            address = SharedAddress(wanted.address, workers.count, wanted.tls)
+            addresses.append(address)
+            plans.append(ListenerPlan(wanted.name, wanted.apis, wanted.namespace, wanted.anonymous, wanted.tls))
+            workers.neighbours.desks[wanted.name] = FrontDesk(loop, self.calls, self._facts(wanted))
+            self.urls[wanted.name] = address.url
+        pairs = zip(self.settings.tls_cert, self.settings.tls_key, strict=True)
+        plan = Plan(
+            tuple(plans), tuple(addresses), self.settings.trusted_proxies, tuple(pairs), self.settings.log_level
+        )
+        await workers.start(plan)
 
     @property
     def url(self) -> str:
         """Where the main listener is; empty before it is bound."""
-        return next((listener.url for listener in self.listeners.values()), "")
+        return next(iter(self.urls.values()), "")
 
     async def close(self) -> None:
         """Lets calls end, then instances, then state."""
         self.stopping = True
-        await asyncio.gather(*(each.drain(self.settings.drain_timeout) for each in self.listeners.values()))
+        grace = self.settings.drain_timeout
+        if self.workers is not None:
+            await self.workers.drain(grace, tuple(self.workers.neighbours.desks.values()))
+        await asyncio.gather(*(each.drain(grace) for each in self.listeners.values()))
         self.calls.close()
         await self.control.stop()
         await self.sandbox.close()
+        if self.workers is not None:
+            await self.workers.close()
         await self.logs.close()
         await self.store.close()
 
@@ -242,6 +309,8 @@ class Platform:
 
     def _on_change(self, change: Change) -> None:
         self.table.apply(change)
+        if self.workers is not None:
+            self.workers.changed(change)
         if change.type == "delete" and change.kind == "Revision":
             self.pool.forget((change.obj.meta.namespace, change.obj.meta.name))
         elif change.type == "delete" and change.kind == "Function":
@@ -283,6 +352,11 @@ class Platform:
 
     # -- what is asked of it
 
+    async def _render_metrics(self) -> bytes:
+        if self.workers is not None:
+            await self.workers.settle()
+        return self.metrics.render()
+
     def _readiness(self) -> tuple[bool, str]:
         if self.stopping:
             return False, "the platform is stopping"
@@ -317,7 +391,18 @@ class Platform:
                 {(): float(self.control.scaler.prewarms)},
                 (),
             ),
-            ("septet_calls_open", "Calls that wait or run.", {(): float(self.calls.open)}, ()),
+            (
+                "septet_calls_open",
+                "Calls that wait or run.",
+                {(): float(self.calls.open + (self.workers.open if self.workers is not None else 0))},
+                (),
+            ),
+            (
+                "septet_workers",
+                "Processes that serve calls.",
+                {(): float(self.workers.serving if self.workers is not None else 1)},
+                (),
+            ),
         ]
 
 

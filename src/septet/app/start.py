@@ -90,7 +90,7 @@ async def _serve(settings: Settings, on_ready: OnReady) -> int:
                 "token": platform.admin_token,
                 "data_dir": str(settings.data_dir),
                 "pid": os.getpid(),
-                "listeners": {name: listener.url for name, listener in platform.listeners.items()},
+                "listeners": platform.urls,
             }
         )
         await stop.wait()

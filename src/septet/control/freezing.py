@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 from septet.control import life
@@ -27,6 +27,9 @@ class Freezing:
         self._handle = handle
         self._spawn = spawn
         self._under_way: dict[str, asyncio.Task[None]] = {}
+        self.vacated: Callable[[str], Awaitable[None]] = _at_once
+        """Returns when no call is in an instance that was taken out of the pool. Another process may have sent one
+        there meanwhile; where there is none, whoever freezes has seen that it is empty."""
         self.thaws = 0
 
     def able(self, driver: str) -> bool:
@@ -47,6 +50,7 @@ class Freezing:
             await asyncio.wait([task])
 
     async def _freeze(self, instance: str, driver: str) -> None:
+        await self.vacated(instance)
         try:
             await self._sandboxes[driver].freeze(instance)
         except SeptetError as error:
@@ -63,3 +67,7 @@ class Freezing:
             return
         self.thaws += 1
         self._handle(instance, life.Thawed())
+
+
+async def _at_once(instance: str) -> None:
+    """Nobody else could have sent a call there."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from septet.dataplane.admission import AUTHORIZATION, Admission, Sender
-from septet.dataplane.dispatch import NO_HEADERS, CallTarget, ControlTarget, Peer, Refusal
+from septet.dataplane.dispatch import NO_HEADERS, CallTarget, ControlTarget, Elsewhere, Peer, Refusal
 from septet.dataplane.exchange import Exchange
 from septet.dataplane.express import Lane, is_plain
 from septet.dataplane.metrics import Metrics
@@ -75,7 +75,7 @@ class Calls:
 
     # -- Dispatcher
 
-    def route(self, head: RequestHeadFacts, peer: Peer) -> CallTarget | ControlTarget | Refusal:
+    def route(self, head: RequestHeadFacts, peer: Peer) -> CallTarget | ControlTarget | Elsewhere | Refusal:
         surfaces = peer.listener.context
         assert isinstance(surfaces, Surfaces)
         route = surfaces.call_route(head.path)
@@ -167,7 +167,9 @@ class Calls:
 
     # -- inside
 
-    def _call(self, head: RequestHeadFacts, peer: Peer, surfaces: Surfaces, route: CallRoute, goal: Goal) -> CallTarget:
+    def _call(
+        self, head: RequestHeadFacts, peer: Peer, surfaces: Surfaces, route: CallRoute, goal: Goal
+    ) -> CallTarget | Elsewhere:
         sender = self._sender(head, peer, surfaces, goal.function.namespace)
         rated = self._admission.admit(sender, goal.function)
         limits = goal.revision.limits

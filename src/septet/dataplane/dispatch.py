@@ -18,6 +18,7 @@ from septet.wire.problem import render_problem
 if TYPE_CHECKING:
     from septet.dataplane.exchange import Exchange
     from septet.dataplane.express import Lane
+    from septet.dataplane.front import Front
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -118,6 +119,14 @@ class ControlTarget(NamedTuple):
     state: dict[str, Any] = {}  # noqa: RUF012  (copied for each request, never written)
 
 
+class Elsewhere(NamedTuple):
+    """The request is better answered by another process of the platform. `take(front, data)`, with all bytes that
+    were read from its head on, either leads the connection there and returns None, or says what to do with it here.
+    """
+
+    take: Callable[[Front, bytes], CallTarget | Refusal | None]
+
+
 class Refusal(NamedTuple):
     """The request is answered with an error at once."""
 
@@ -128,7 +137,7 @@ class Refusal(NamedTuple):
 class Dispatcher(Protocol):
     """Admission and the way to an instance; implemented where routing table, policies and pool are known."""
 
-    def route(self, head: RequestHeadFacts, peer: Peer) -> CallTarget | ControlTarget | Refusal:
+    def route(self, head: RequestHeadFacts, peer: Peer) -> CallTarget | ControlTarget | Elsewhere | Refusal:
         """Decides at once, from memory. A SeptetError that it raises is a Refusal in the native style."""
         ...
 

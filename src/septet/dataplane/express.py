@@ -246,6 +246,10 @@ class ExpressCall:
     def unfold(self) -> None:
         self._exchange()
 
+    def usual(self) -> Exchange:
+        """This call the usual way, waiting in no queue, once it was taken out of the one it was in."""
+        return self._exchange()
+
     def returned(self) -> None:
         slot, self._slot = self._slot, None
         assert slot is not None

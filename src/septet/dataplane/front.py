@@ -16,7 +16,7 @@ from typing import cast
 from septet.dataplane.answer import Answer
 from septet.dataplane.asgi import ControlExchange
 from septet.dataplane.desk import Desk
-from septet.dataplane.dispatch import CallTarget, ControlTarget, Peer, Refusal, Waits
+from septet.dataplane.dispatch import CallTarget, ControlTarget, Elsewhere, Peer, Refusal, Waits
 from septet.dataplane.exchange import Exchange
 from septet.dataplane.express import LANES, ExpressCall, Lanes, repeats
 from septet.dataplane.forwarding import Forwarded, forwarded_lines
@@ -103,7 +103,7 @@ class Front(asyncio.Protocol):
         self.peer = Peer(self.desk.facts, host, port, self.desk.facts.trusts(host))
         self._lanes = self.desk.lanes(host)
         self.desk.connections.add(self)
-        if len(self.desk.connections) > self.desk.settings.max_connections or self.desk.draining:
+        if len(self.desk.connections) > self.desk.settings.max_connections or not self.welcome:
             self.transport.abort()
             return
         self._arm(self.desk.loop.time() + self.desk.settings.head_timeout)
@@ -303,6 +303,29 @@ class Front(asyncio.Protocol):
         else:
             self._end()
 
+    # -- leaving
+
+    @property
+    def welcome(self) -> bool:
+        """Whether a new connection is served at all."""
+        return not self.desk.draining
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing of an earlier answer is still to be sent, and the client may send more."""
+        return not (self._eof or self._write_paused or self._closing) and not self.transport.get_write_buffer_size()
+
+    def leave(self) -> None:
+        """The connection goes on elsewhere, with the request that has just begun; its bytes are the caller's."""
+        self._closing = True
+        self.answer = None
+        self._receiver = None
+        self._buffer = b""
+        self.desk.deadlines.drop(self)
+        self.desk.connections.discard(self)
+        if not self.desk.connections:
+            self.desk.on_empty.set()
+
     # -- draining
 
     def drain(self) -> None:
@@ -398,6 +421,11 @@ class Front(asyncio.Protocol):
         self._taken = 0
         self._expects = head.expect
         target = self._target(head)
+        if isinstance(target, Elsewhere):
+            taken = target.take(self, raw + self._buffer)
+            if taken is None:
+                return
+            target = taken
         if isinstance(target, Refusal):
             self._refuse_request(target)
             return
@@ -418,7 +446,7 @@ class Front(asyncio.Protocol):
             self._begin_body()
             control.start()
 
-    def _target(self, head: RequestHeadFacts) -> CallTarget | ControlTarget | Refusal:
+    def _target(self, head: RequestHeadFacts) -> CallTarget | ControlTarget | Elsewhere | Refusal:
         try:
             return self.desk.dispatcher.route(head, self.peer)
         except SeptetError as error:

@@ -10,6 +10,7 @@ import stat
 from pathlib import Path
 
 from septet.dataplane.certificates import Certificates
+from septet.dataplane.desk import Desk
 from septet.dataplane.dispatch import Dispatcher, ListenerFacts
 from septet.dataplane.front import FrontDesk
 from septet.model.errors import InvalidInput, SeptetError, Unavailable
@@ -40,33 +41,45 @@ class Listener:
         self._sock = sock
         self._certificates = certificates
         self._server: asyncio.Server | None = None
+        self._more: set[asyncio.Server] = set()
         self._desk: FrontDesk | None = None
         self._reload: asyncio.TimerHandle | None = None
         self._path: Path | None = None
 
     async def start(self) -> None:
         """Binds and accepts. Unavailable when the address cannot be had, InvalidInput when it is none."""
-        loop = asyncio.get_running_loop()
-        desk = self._desk = FrontDesk(loop, self._dispatcher, self.facts)
         if self._sock is None:
             self._sock = self._bind()
-        self._sock.setblocking(False)
-        if self._sock.family != socket.AF_UNIX:
+        self._server = await self._serve(self._sock)
+        if self._certificates is not None:
+            self._reload = asyncio.get_running_loop().call_later(RELOAD_PERIOD, self._look_at_files)
+
+    async def also(self, sock: socket.socket) -> asyncio.Server:
+        """Accepts from another listening socket too, until `no_more`, or until this listener is drained."""
+        server = await self._serve(sock)
+        self._more.add(server)
+        return server
+
+    def no_more(self, server: asyncio.Server) -> None:
+        """Connections that came by it stay."""
+        server.close()
+        self._more.discard(server)
+
+    async def _serve(self, sock: socket.socket) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        sock.setblocking(False)
+        if sock.family != socket.AF_UNIX:
             # Accepted sockets inherit it; else a head and a body in two writes meet the delayed acknowledgement.
-            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         tls = self._certificates
-        patience = HANDSHAKE_TIMEOUT if tls else None
-        context = tls.context if tls else None
-        if self._sock.family == socket.AF_UNIX:
-            self._server = await loop.create_unix_server(
-                desk, sock=self._sock, backlog=BACKLOG, ssl=context, ssl_handshake_timeout=patience
-            )
-        else:
-            self._server = await loop.create_server(
-                desk, sock=self._sock, backlog=BACKLOG, ssl=context, ssl_handshake_timeout=patience
-            )
-        if tls is not None:
-            self._reload = loop.call_later(RELOAD_PERIOD, self._look_at_files)
+        create = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
+        return await create(
+            self.desk,
+            sock=sock,
+            backlog=BACKLOG,
+            ssl=tls.context if tls else None,
+            ssl_handshake_timeout=HANDSHAKE_TIMEOUT if tls else None,
+        )
 
     @property
     def port(self) -> int:
@@ -77,12 +90,14 @@ class Listener:
     @property
     def url(self) -> str:
         """Where clients find it, for example `http://127.0.0.1:8080`."""
-        scheme = "https" if self.facts.secure else "http"
-        name = self._sock.getsockname() if self._sock is not None else ""
-        if not isinstance(name, tuple):
-            return f"{scheme}+unix://{name}"
-        host = f"[{name[0]}]" if ":" in name[0] else name[0]
-        return f"{scheme}://{host}:{name[1]}"
+        return url_of(self._sock, self.facts.secure)
+
+    @property
+    def desk(self) -> FrontDesk:
+        """What its connections share, those that come another way included."""
+        if self._desk is None:
+            self._desk = FrontDesk(asyncio.get_running_loop(), self._dispatcher, self.facts)
+        return self._desk
 
     @property
     def connections(self) -> int:
@@ -101,56 +116,28 @@ class Listener:
         desk, server = self._desk, self._server
         if desk is None or server is None:
             return True
-        desk.draining = True
         if self._reload is not None:
             self._reload.cancel()
         server.close()
+        for other in self._more:
+            other.close()
         if self._path is not None:
             self._path.unlink(missing_ok=True)
-        for front in list(desk.connections):
-            front.drain()
-        clean = await self._emptied(desk, grace)
-        if not clean:
-            for front in list(desk.connections):
-                front.abort()
-            await self._emptied(desk, 1.0)
+        clean = await drain(desk, grace)
         self._server = None
         return clean
-
-    async def _emptied(self, desk: FrontDesk, seconds: float) -> bool:
-        if desk.connections:
-            desk.on_empty.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(desk.on_empty.wait(), max(seconds, 0.001))
-        return not desk.connections
 
     def _bind(self) -> socket.socket:
         try:
             if self._address.startswith("unix:"):
-                return self._bind_unix(Path(self._address[5:]))
-            return _bind_tcp(self._address)
+                self._path = Path(self._address[5:])
+                return bind_unix(self._path)
+            return bind_tcp(self._address)
         except OSError as error:
             raise Unavailable(
                 f"cannot listen on {self._address}: {os.strerror(error.errno) if error.errno else error}",
                 hint="choose another address, or port 0 for a free one",
             ) from error
-
-    def _bind_unix(self, path: Path) -> socket.socket:
-        sock = socket.socket(socket.AF_UNIX)
-        try:
-            if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
-                path.unlink()
-            old = os.umask(0o177)
-            try:
-                sock.bind(str(path))
-            finally:
-                os.umask(old)
-            sock.listen(BACKLOG)
-        except BaseException:
-            sock.close()
-            raise
-        self._path = path
-        return sock
 
     def _look_at_files(self) -> None:
         """A certificate that was renewed is taken up; one that is broken leaves the old one in use."""
@@ -160,7 +147,58 @@ class Listener:
         self._reload = asyncio.get_running_loop().call_later(RELOAD_PERIOD, self._look_at_files)
 
 
-def _bind_tcp(address: str) -> socket.socket:
+async def drain(desk: Desk, grace: float) -> bool:
+    """Closes idle connections, lets requests end for `grace` seconds, then cuts what is left; False when it had to."""
+    desk.draining = True
+    for front in list(desk.connections):
+        front.drain()
+    clean = await _emptied(desk, grace)
+    if not clean:
+        for front in list(desk.connections):
+            front.abort()
+        await _emptied(desk, 1.0)
+    return clean
+
+
+async def _emptied(desk: Desk, seconds: float) -> bool:
+    if desk.connections:
+        desk.on_empty.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(desk.on_empty.wait(), max(seconds, 0.001))
+    return not desk.connections
+
+
+def url_of(sock: socket.socket | None, secure: bool) -> str:
+    """Where clients find a listening socket, for example `http://127.0.0.1:8080`."""
+    scheme = "https" if secure else "http"
+    name = sock.getsockname() if sock is not None else ""
+    if not isinstance(name, tuple):
+        return f"{scheme}+unix://{name}"
+    host = f"[{name[0]}]" if ":" in name[0] else name[0]
+    return f"{scheme}://{host}:{name[1]}"
+
+
+def bind_unix(path: Path) -> socket.socket:
+    """A listening socket at the path, for this user alone."""
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
+            path.unlink()
+        old = os.umask(0o177)
+        try:
+            sock.bind(str(path))
+        finally:
+            os.umask(old)
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def bind_tcp(address: str, shared: bool = False) -> socket.socket:
+    """A listening socket at "host:port". `shared`: others of this user may listen there too, and the kernel deals
+    new connections out among them."""
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdecimal() or int(port) > 65535:
         raise InvalidInput(
@@ -171,6 +209,8 @@ def _bind_tcp(address: str) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind((host or "0.0.0.0", int(port)))  # noqa: S104  (an empty host asks for all addresses)

@@ -38,6 +38,34 @@ class Series:
         counts[bisect_left(BUCKETS, seconds)] += 1
         total[0] += seconds
 
+    @property
+    def calls(self) -> int:
+        """How many were counted until now."""
+        return sum(sum(counts) for counts, _ in self.status.values())
+
+    def copy(self) -> Series:
+        made = Series()
+        made.status = {name: (counts[:], total[:]) for name, (counts, total) in self.status.items()}
+        made.cold = dict(self.cold)
+        made.errors, made.timeouts = self.errors, self.timeouts
+        made.bytes_in, made.bytes_out = self.bytes_in, self.bytes_out
+        return made
+
+    def since(self, before: Series) -> Series:
+        """What was added after `before`, a copy of the same series."""
+        grown = self.copy()
+        for name, (counts, total) in before.status.items():
+            mine = grown.status[name]
+            mine[0][:] = [new - old for new, old in zip(mine[0], counts, strict=True)]
+            mine[1][0] -= total[0]
+        for reason, count in before.cold.items():
+            grown.cold[reason] -= count
+        grown.errors -= before.errors
+        grown.timeouts -= before.timeouts
+        grown.bytes_in -= before.bytes_in
+        grown.bytes_out -= before.bytes_out
+        return grown
+
     def entry(self, status: int) -> tuple[list[int], list[float]]:
         """The histogram that calls with this status are counted in, and the sum of their seconds."""
         name = f"{status // 100}xx" if 100 <= status < 600 else "none"
@@ -52,6 +80,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._series: dict[SeriesKey, Series] = {}
+        self._taken: dict[SeriesKey, Series] = {}
         self._gauges: list[Gauges] = []
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -65,10 +94,35 @@ class Metrics:
             series = self._series.setdefault(key, Series())
         return series
 
+    def take(self) -> dict[SeriesKey, Series]:
+        """What was added since it was last taken, for another process to `merge`."""
+        taken = {}
+        for key, series in self._series.items():
+            before = self._taken.get(key)
+            if before is None or series.calls != before.calls:
+                now = self._taken[key] = series.copy()
+                taken[key] = now.since(before) if before is not None else now
+        return taken
+
+    def merge(self, key: SeriesKey, grown: Series) -> None:
+        """Adds what another process counted."""
+        series = self.of(*key)
+        for name, (counts, total) in grown.status.items():
+            mine = series.status.setdefault(name, ([0] * len(counts), [0.0]))
+            mine[0][:] = [a + b for a, b in zip(mine[0], counts, strict=True)]
+            mine[1][0] += total[0]
+        for reason, count in grown.cold.items():
+            series.cold[reason] = series.cold.get(reason, 0) + count
+        series.errors += grown.errors
+        series.timeouts += grown.timeouts
+        series.bytes_in += grown.bytes_in
+        series.bytes_out += grown.bytes_out
+
     def forget(self, namespace: str, function: str) -> None:
         """A function is gone: so are its series."""
         for key in [key for key in self._series if key[:2] == (namespace, function)]:
             del self._series[key]
+            self._taken.pop(key, None)
 
     def gauges(self, supply: Gauges) -> None:
         self._gauges.append(supply)

@@ -245,6 +245,13 @@ class RevisionPool:
             waiter.fail(error)
         return len(failed)
 
+    def take_waiting(self) -> list[Waiter | ShortWaiter]:
+        """Those that wait, who from now on wait no more here."""
+        self._account()
+        taken = list(self._waiting)
+        self._waiting.clear()
+        return taken
+
     def sample(self) -> Load:
         """Load since the previous sample."""
         self._account()
@@ -261,6 +268,16 @@ class RevisionPool:
         self._arrived = 0
         self._sampled_at = now
         return load
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call came since the last sample, or is here now."""
+        return bool(self._running or self._waiting or self._arrived)
+
+    @property
+    def sampled_at(self) -> float:
+        """Loop time of the last sample."""
+        return self._sampled_at
 
     @property
     def empty(self) -> bool:
@@ -391,6 +408,9 @@ class InstancePool:
                 raise RuntimeError("the pool has no demand signal attached")
             pool = self._pools[key] = RevisionPool(key, self._loop, self._demand)
         return pool
+
+    def find(self, key: RevisionKey) -> RevisionPool | None:
+        return self._pools.get(key)
 
     def keys(self) -> list[RevisionKey]:
         return list(self._pools)

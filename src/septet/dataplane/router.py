@@ -83,7 +83,9 @@ class Router:
         if function is None:
             raise unknown_function(found.route.meta.namespace, chosen.function)
         rest = found.rest.encode("latin-1") if found.route.spec.strip else path
-        return Goal(function, self.revision(function, chosen.revision or chosen.tag), rest + mark + query)
+        pick = chosen.revision or chosen.tag
+        steady = len(found.route.spec.targets) == 1 and (bool(pick) or len(function.traffic) == 1)
+        return Goal(function, self.revision(function, pick), rest + mark + query, steady)
 
     def revision(self, function: FunctionEntry, pick: str = "") -> RevisionEntry:
         """The revision named or tagged `pick`, else one by the shares of the traffic."""

@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from septet.model.access import Caller
 from septet.model.errors import Expired, Unauthenticated
@@ -52,16 +52,19 @@ class Credentials:
     async def load(self) -> int:
         """Reads all tokens; returns the store's version that they are of."""
         page = await self._store.page("Token")
+        self.replace([obj for obj in page.items if isinstance(obj, Token)])
+        self.synced.set()
+        return page.version
+
+    def replace(self, tokens: Sequence[Token]) -> None:
+        """These are all tokens that there are."""
         self._tokens.clear()
         self._hashes.clear()
         self._recent.clear()
         self._changed()
         self._seen.clear()
-        for obj in page.items:
-            if isinstance(obj, Token):
-                self.learn(obj)
-        self.synced.set()
-        return page.version
+        for token in tokens:
+            self._take(token)
 
     async def run(self) -> None:
         """Follows the store until its watch ends; after `Expired` reads all again."""
@@ -84,6 +87,12 @@ class Credentials:
 
     def learn(self, token: Token) -> None:
         """Takes a token in; a service that has just written one need not wait for the watch."""
+        self._take(token)
+
+    async def settled(self) -> None:
+        """Returns when what was learnt and forgotten until now is in effect wherever calls are admitted."""
+
+    def _take(self, token: Token) -> None:
         if token.meta.resource_version < self._seen.get(token.meta.name, 0):
             return
         self._recent.clear()

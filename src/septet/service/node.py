@@ -28,4 +28,4 @@ async def node_status(context: Context, _command: NodeStatus) -> NodeFacts:
 
 
 async def read_metrics(context: Context, _command: ReadMetrics) -> bytes:
-    return context.ports.metrics()
+    return await context.ports.metrics()

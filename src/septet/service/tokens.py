@@ -53,6 +53,7 @@ async def create_token(context: Context, command: CreateToken) -> TokenCreated:
             f"there is a token {command.name!r} already", hint="choose another name, or delete that one first"
         ) from error
     context.credentials.learn(token)
+    await context.credentials.settled()
     return TokenCreated(token=text, object=view(token))
 
 
@@ -134,5 +135,6 @@ async def delete_token(context: Context, command: DeleteToken) -> TokenView:
     version = command.resource_version
     deleted = await context.ports.store.delete("Token", "", command.name, resource_version=version)
     context.credentials.forget(token)
+    await context.credentials.settled()
     assert isinstance(deleted, Token)
     return view(deleted)

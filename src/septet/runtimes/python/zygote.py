@@ -70,6 +70,9 @@ def _fresh_state():
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if random := sys.modules.get("random"):
         random.seed()
+    if threading := sys.modules.get("threading"):
+        # It remembers the first thread's number in the kernel.
+        threading.main_thread()._set_native_id()
     if logging := sys.modules.get("logging"):
         # It tells times relative to its import, in nanoseconds from 3.13 on.
         logging._startTime = time.time_ns() if isinstance(logging._startTime, int) else time.time()

@@ -90,6 +90,8 @@ class Parking:
         self._driver = driver
         self._all: dict[str, Instance] = {}
         self._starts: dict[str, deque[float]] = {}
+        self._gateway = 0
+        """Where the last function's first process listened, as the next one's will."""
         self._not_before: dict[str, float] = {}
         self._filler: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
@@ -137,6 +139,7 @@ class Parking:
         runtime = self._runtimes.get(request.containers[0].runtime)
         if runtime is None or not runtime.parks or request.kind != "serve" or request.isolation == "strict":
             return None
+        self._gateway = request.gateway
         self._used(runtime.name)
         for instance in self.waiting(runtime.name)[:1]:
             parked = instance.parked_with
@@ -215,7 +218,8 @@ class Parking:
         number = self._driver.take_id()
         instance = self._driver.begin(request, number, group, "pool")
         try:
-            spec = instance.parked_with = self._resolver.parked(runtime, name, self._driver.host(number))
+            host = self._driver.host(number)
+            spec = instance.parked_with = self._resolver.parked(runtime, name, host, self._gateway)
             self._all[name] = instance
             spec = replace(spec, cgroups=group.files if group else [])
             if (zygote := self._driver.zygote(runtime)) is not None:
@@ -239,5 +243,6 @@ def fits(request: LaunchRequest, spec: Spec, waiting: Spec) -> bool:
         and spec.command == waiting.command
         and [item.target for item in spec.mounts if item not in waiting.mounts] == [TREE]
         and all(not item.writable for item in spec.mounts)
+        and waiting.gateway in (0, spec.gateway)
         and not any(name.startswith(_EARLY) for name in own)
     )

@@ -8,16 +8,17 @@ import json
 import logging
 import secrets
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from septet.drivers.sandbox.process.cgroup import Cgroups, Group
 from septet.drivers.sandbox.process.instance import Instance
-from septet.drivers.sandbox.process.pool import OURS
+from septet.drivers.sandbox.process.pool import ASSUMED, OURS, Size
 from septet.drivers.sandbox.process.resolve import Host, Resolver
 from septet.drivers.sandbox.process.spec import Spec
+from septet.drivers.sandbox.process.supervise import held
 from septet.drivers.sandbox.process.zygotes import Zygote
 from septet.model.errors import SeptetError
 from septet.model.instance import InstanceInfo, Tier
@@ -26,14 +27,13 @@ from septet.ports.sandbox import Container, LaunchRequest
 
 log = logging.getLogger(__name__)
 
-Size = Callable[[Sequence[float]], int]
-
 TREE = "/function"
 _SETTLE = 0.05
 """Seconds after a start before another is made: the processor is the new instance's first."""
 _PAUSE = 60.0
 """Seconds without a pool after one could not be made."""
 _REMEMBERED = 1024
+_LEAST_BYTES = 1024 * 1024
 # Read by interpreters and libraries when they start, so that a process which runs already would not heed them.
 _EARLY = (
     "LD_",
@@ -93,6 +93,8 @@ class Parking:
         self._gateway = 0
         """Where the last function's first process listened, as the next one's will."""
         self._not_before: dict[str, float] = {}
+        self._sizes: dict[str, int] = {}
+        """Bytes that one of a runtime takes while it waits, as the first one showed."""
         self._filler: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
 
@@ -131,6 +133,7 @@ class Parking:
             if instance.parked_with is not None
             and instance.settled.is_set()
             and not instance.ending
+            and not instance.asked
             and runtime in ("", instance.request.containers[0].runtime)
         ]
 
@@ -163,7 +166,7 @@ class Parking:
         self._all.pop(instance.launched_as, None)
         if instance.parked_with is None:
             return False
-        if self._filler is not None:
+        if self._filler is not None and not instance.asked:
             runtime = instance.request.containers[0].runtime
             log.warning("a waiting instance of runtime %s ended: %s", runtime, instance.exit(0).message)
             self._not_before[runtime] = self._now() + _PAUSE
@@ -198,7 +201,12 @@ class Parking:
             for instance in self._all.values()
             if instance.parked_with is not None and instance.request.containers[0].runtime == runtime
         ]
-        if len(here) >= self._size(list(self._starts[runtime])) or now < self._not_before.get(runtime, 0.0):
+        wanted = self._size(list(self._starts[runtime]), len(here), self._sizes.get(runtime, ASSUMED))
+        for instance in self.waiting(runtime)[: max(0, len(here) - wanted)]:
+            instance.ask_to_stop(gently=False)
+            instance.kill()
+            await instance.gone.wait()
+        if len(here) >= wanted or now < self._not_before.get(runtime, 0.0):
             return False
         try:
             instance = await self._park(runtime)
@@ -207,6 +215,8 @@ class Parking:
             self._not_before[runtime] = now + _PAUSE
             return False
         await instance.settled.wait()
+        if runtime not in self._sizes and instance.parked_with is not None and instance.pid:
+            self._sizes[runtime] = max(_LEAST_BYTES, await asyncio.to_thread(held, instance.pid))
         return True
 
     async def _park(self, runtime: str) -> Instance:

@@ -12,7 +12,6 @@ import os
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-
 PACKET = 32768
 """Bytes of the longest message that a first process takes in one piece."""
 

@@ -286,8 +286,12 @@ def _set(folder: Path, hierarchy: Hierarchy, limits: Limits) -> None:
         values["pids.max"] = pids
     for name, value in values.items():
         # Swap accounting, and killing a group as one, are not in every kernel.
-        if (folder / name).exists():
-            (folder / name).write_text(value)
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(descriptor, value.encode())
+            finally:
+                os.close(descriptor)
 
 
 def _clear(base: Path) -> None:

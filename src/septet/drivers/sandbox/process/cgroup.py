@@ -287,7 +287,7 @@ def _set(folder: Path, hierarchy: Hierarchy, limits: Limits) -> None:
     for name, value in values.items():
         # Swap accounting, and killing a group as one, are not in every kernel.
         with contextlib.suppress(FileNotFoundError):
-            descriptor = os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+            descriptor = os.open(f"{folder}/{name}", os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
             try:
                 os.write(descriptor, value.encode())
             finally:

@@ -78,7 +78,7 @@ def test_a_spec_survives_the_way() -> None:
 
 
 def test_what_a_parked_instance_becomes() -> None:
-    common: dict[str, Any] = {"id": "i", "walls": True, "rootless": False, "uid": 5, "gid": 5, "command": ["/usr/bin/python3"]}
+    common: dict[str, Any] = {"id": "i", "walls": True, "rootless": False, "uid": 5, "gid": 5, "command": ["python3"]}
     parked = Spec(**common, env={"A": "1"}, working_directory="", files={}, parked=True, masks=["/x"], trees="/trees")
     tree = Mount("digest", "/function", hidden=True)
     spec = Spec(

@@ -24,6 +24,15 @@ def host_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (1024 * 1024)
 
 
+def available_memory() -> int:
+    """MiB that could be used now without swapping, as the kernel reckons."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) // 1024
+    return host_memory()
+
+
 @contextlib.contextmanager
 def locked(data_dir: Path) -> Iterator[None]:
     """The data directory, private, and ours alone while we run."""

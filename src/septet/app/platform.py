@@ -14,7 +14,7 @@ import septet
 from septet import registry
 from septet.apis.native.app import NativeSettings
 from septet.apis.native.surface import MakeSurface
-from septet.app.host import host_memory
+from septet.app.host import available_memory, host_memory
 from septet.app.workers.calls import SharedCalls
 from septet.app.workers.messages import CONTROL, ListenerPlan
 from septet.app.workers.rates import SharedAdmission
@@ -67,8 +67,6 @@ log = logging.getLogger("septet")
 MIB = 1024 * 1024
 BUILD_MIB = 2048
 """What a build step may use where neither it nor the function says otherwise, on a node that has so much."""
-POOLED_MIB = 4
-"""What one prepared sandbox is counted as: its own pages and the kernel's objects for its namespaces."""
 
 
 @dataclass
@@ -117,9 +115,10 @@ class Platform:
         await self.sandbox.open(self._on_event, self, self._on_gateway)
         await self.control.start()
 
-    def _pool_size(self, starts: Sequence[float]) -> int:
+    def _pool_size(self, starts: Sequence[float], waiting: int, each: int) -> int:
         """Only memory that no instance may use is given to sandboxes which merely wait."""
-        room = (self.budget - self.control.fleet.memory()) // POOLED_MIB
+        unpromised = self.budget - self.control.fleet.memory()
+        room = warm_pool.room(waiting, each / MIB, unpromised, available_memory(), host_memory())
         return warm_pool.size(starts, self.clock.now(), room, self.settings.warm_pool)
 
     def _make_control(self) -> None:

@@ -255,7 +255,7 @@ class ZygoteBed(ProcessBed):
         shutil.copytree(registry.runtime_folder("python"), folder, ignore=shutil.ignore_patterns("__pycache__"))
 
     def settings(self) -> ProcessSettings:
-        return ProcessSettings(level=self.level, pool_size=lambda _: self.pooled)
+        return ProcessSettings(level=self.level, pool_size=lambda *_: self.pooled)
 
     async def open(self) -> None:
         await super().open()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from septet.policy.warm_pool import INTERVAL, LEAST, MOST, WINDOW, size
+from septet.policy.warm_pool import INTERVAL, LEAST, MOST, UNUSED, WINDOW, room, size
 
 
 def burst(at: float, count: int) -> list[float]:
@@ -36,3 +36,16 @@ def test_what_the_operator_said_counts_as_far_as_memory_goes() -> None:
     assert size(starts, 1000.0, room=100, fixed=0) == 0
     assert size(starts, 1000.0, room=100, fixed=50) == 50
     assert size(starts, 1000.0, room=3, fixed=50) == 3
+
+
+def test_nobody_waits_for_what_is_no_longer_used() -> None:
+    assert size([1000.0], 1000.0 + UNUSED - 1, room=100) == LEAST
+    assert size([1000.0], 1000.0 + UNUSED, room=100) == 0
+    assert size([1000.0], 1000.0 + UNUSED, room=100, fixed=3) == 3, "the operator said so"
+
+
+def test_room_is_what_nobody_was_promised_and_the_host_has() -> None:
+    assert room(0, each=8.0, unpromised=80.0, available=8000.0, host=16_000.0) == 10
+    assert room(4, each=8.0, unpromised=8000.0, available=1080.0, host=16_000.0) == 4 + 10
+    assert room(4, each=8.0, unpromised=8000.0, available=984.0, host=16_000.0) == 2, "those that wait go first"
+    assert room(0, each=8.0, unpromised=-8.0, available=8000.0, host=16_000.0) < 0

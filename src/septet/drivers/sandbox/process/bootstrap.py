@@ -53,16 +53,14 @@ def main(modules: dict[str, tuple[str, str, bool]], shown: str, family: str) -> 
     sys.meta_path.insert(0, bundle)
     launcher: Any = __import__("septet.drivers.sandbox.process.launcher", fromlist=["main"])
     zygote: Any = __import__("septet_zygote")
-    zygote.preload()
+    zygote.preload(shown, modules.pop("septet_start", ("", "", False))[1])
     sys.meta_path.remove(bundle)
     for name in [name for name in sys.modules if name.partition(".")[0] in ("septet", "septet_zygote")]:
         del sys.modules[name]
     function = launcher.serve(family)
     if function is not None:
-        env = zygote.told(function.env)
-        os.environ.clear()
-        _show_environment(env, fields[_ENVIRONMENT_START], fields[_ENVIRONMENT_END])
-        zygote.run(function.command, env)
+        start, end = fields[_ENVIRONMENT_START], fields[_ENVIRONMENT_END]
+        zygote.run(function.command, function.env, lambda env: _show_environment(env, start, end))
 
 
 def _stat() -> list[int]:

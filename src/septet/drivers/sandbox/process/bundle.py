@@ -49,5 +49,7 @@ def script(runtime: Path, family: str) -> bytes:
         init = path.stem == "__init__"
         inside = f"{RUNTIME_TARGET}/{package}/{path.name}"
         modules[package if init else f"{package}.{path.stem}"] = (inside, path.read_text(), init)
+    if (runtime / "start.py").is_file():
+        modules["septet_start"] = (START, (runtime / "start.py").read_text(), False)
     bootstrap = (_HERE / "bootstrap.py").read_text()
     return f"{bootstrap}\n\nmain({modules!r}, {START!r}, {family!r})\n".encode()

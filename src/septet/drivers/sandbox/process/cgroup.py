@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from septet.drivers.sandbox.process import delegation, freeze
+from septet.drivers.sandbox.process import delegation, freeze, moves
 from septet.model.function import Limits
 from septet.model.instance import InstanceStats
 
@@ -139,6 +139,7 @@ class Cgroups:
         self._name = f"septet-{key}"
         self._used: list[Hierarchy] = []
         self._delegations: list[delegation.Delegation] = []
+        self._quick = -1
         self.held: frozenset[str] = frozenset()
         self.hard = False
         self.why = ""
@@ -147,6 +148,8 @@ class Cgroups:
     def open(self) -> None:
         """Removes what an earlier life left here, and makes our groups; sets `held`, `hard`, `why` and `fix`."""
         self._open(self._prepare)
+        if self.held and self._quick < 0:
+            self._quick = moves.hold()
 
     def try_out(self) -> None:
         """As `open`, for a look: moves no process and leaves nothing. Only while the driver is not open."""
@@ -225,6 +228,8 @@ class Cgroups:
             _set(folder, hierarchy, limits)
 
     def close(self) -> None:
+        moves.release(self._quick)
+        self._quick = -1
         for hierarchy in self._hierarchies:
             with contextlib.suppress(OSError):
                 _clear(hierarchy.own / self._name)
@@ -281,8 +286,12 @@ def _set(folder: Path, hierarchy: Hierarchy, limits: Limits) -> None:
         values["pids.max"] = pids
     for name, value in values.items():
         # Swap accounting, and killing a group as one, are not in every kernel.
-        if (folder / name).exists():
-            (folder / name).write_text(value)
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(f"{folder}/{name}", os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+            try:
+                os.write(descriptor, value.encode())
+            finally:
+                os.close(descriptor)
 
 
 def _clear(base: Path) -> None:

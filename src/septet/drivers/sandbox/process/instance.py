@@ -18,7 +18,7 @@ from septet.drivers.sandbox.process.cgroup import Group
 from septet.drivers.sandbox.process.freeze import Freezer, Ice
 from septet.drivers.sandbox.process.launch import LauncherProcess
 from septet.drivers.sandbox.process.output import OutputPipe
-from septet.drivers.sandbox.process.spec import Spec, into_memory
+from septet.drivers.sandbox.process.spec import PACKET, Spec, encode_function, into_memory
 from septet.model.errors import Conflict, InstanceLost, Unavailable
 from septet.model.instance import InstanceExit, InstanceInfo
 from septet.ports.sandbox import LaunchRequest, ProtocolFactory
@@ -95,11 +95,15 @@ class Instance:
         """From now on a parked one is that function's instance. OSError: it is gone."""
         if self._control is None:
             raise OSError(errno.ESRCH, "it ended while it waited")
-        file = into_memory(spec)
-        try:
-            socket.send_fds(self._control, [b'{"op":"become"}'], [file])
-        finally:
-            os.close(file)
+        message = encode_function(spec)
+        if len(message) <= PACKET:
+            self._control.send(message)
+        else:
+            file = into_memory(message)
+            try:
+                socket.send_fds(self._control, [b'{"op":"read"}'], [file])
+            finally:
+                os.close(file)
         self.request, self.info, self.parked_with = request, info, None
 
     def go(self) -> None:

@@ -42,8 +42,7 @@ def enter(spec: Spec, own: list[Mount]) -> None:
     _scratch(f"{root}/dev/shm", spec.shm_bytes, sys_.MS_NOEXEC)  # noqa: S108
     if spec.parked:
         _shelve(root, spec)
-    else:
-        _private_files(f"{root}/run", spec)
+    _private_files(f"{root}/run", spec)
     sys_.pivot_into(root)
 
 
@@ -55,14 +54,18 @@ def _shelve(root: str, spec: Spec) -> None:
     sys_.bind(spec.trees, f"{root}{_SHELF}/trees", _READ_ONLY, recursive=False)
 
 
-def furnish(spec: Spec) -> None:
+def furnish(spec: Spec, parked: Spec) -> None:
     """In a parked instance: mounts what the function needs, sizes its scratch space, and lets go of the trees."""
     for item in spec.mounts:
         _hidden(f"{_SHELF}/trees/{item.source}", item.target, f"{_SHELF}/empty")
     sys_.unmount(_SHELF)
-    _scratch("/tmp", spec.tmp_bytes, sys_.MS_REMOUNT)  # noqa: S108
-    _scratch("/dev/shm", spec.shm_bytes, sys_.MS_REMOUNT | sys_.MS_NOEXEC)  # noqa: S108
-    _private_files("/run", spec)
+    if spec.tmp_bytes != parked.tmp_bytes:
+        _scratch("/tmp", spec.tmp_bytes, sys_.MS_REMOUNT)  # noqa: S108
+    if spec.shm_bytes != parked.shm_bytes:
+        _scratch("/dev/shm", spec.shm_bytes, sys_.MS_REMOUNT | sys_.MS_NOEXEC)  # noqa: S108
+    if spec.files:
+        sys_.unmount("/run")
+        _private_files("/run", spec)
 
 
 def _mount(item: Mount, target: str, empty: str) -> None:

@@ -17,7 +17,7 @@ import socket
 from collections.abc import Callable
 
 from septet.drivers.sandbox.process import mounts, process, rights
-from septet.drivers.sandbox.process.spec import Spec, decode
+from septet.drivers.sandbox.process.spec import PACKET, Spec, decode_function
 
 PARK = 4
 VARIABLE = "SEPTET_PARK_FD"
@@ -39,10 +39,12 @@ def wait(
     child = process.start(parked, [*streams, reader], program, sync)
     os.close(reader)
     os.close(sync)
+    listen(parked, control)
     control.send(b'{"op":"parked"}')
-    spec = _told(control, child)
-    mounts.furnish(spec)
-    listen(spec, control)
+    spec = _told(control, child, parked)
+    mounts.furnish(spec, parked)
+    if spec.gateway != parked.gateway:
+        listen(spec, control)
     for name, value in spec.rlimits.items():
         if name == "RLIMIT_NPROC":
             resource.prlimit(child, resource.RLIMIT_NPROC, (value, value))
@@ -55,7 +57,7 @@ def wait(
     return spec, child
 
 
-def _told(control: socket.socket, child: int) -> Spec:
+def _told(control: socket.socket, child: int, parked: Spec) -> Spec:
     """Waits for the spec; ends when nobody will send one, or when there is no process that could take it."""
     descriptor = os.pidfd_open(child)
     poller = select.poll()
@@ -65,10 +67,13 @@ def _told(control: socket.socket, child: int) -> Spec:
     os.close(descriptor)
     if descriptor in ready:
         raise OSError(errno.ESRCH, "the interpreter ended while it waited for a function")
-    data, descriptors, _, _ = socket.recv_fds(control, 4096, 1, socket.MSG_CMSG_CLOEXEC)
+    data, descriptors, _, _ = socket.recv_fds(control, PACKET, 1, socket.MSG_CMSG_CLOEXEC)
     if not data:
         os._exit(0)
-    if json.loads(data)["op"] != "become" or len(descriptors) != 1:
+    message = json.loads(data)
+    if message["op"] == "read":
+        with open(descriptors[0], "rb") as file:
+            message = json.loads(file.read())
+    if message["op"] != "become":
         raise OSError(errno.ECANCELED, "it was stopped before it was started")
-    with open(descriptors[0], "rb") as file:
-        return decode(file.read())
+    return decode_function(message, parked)

@@ -8,16 +8,17 @@ import json
 import logging
 import secrets
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from septet.drivers.sandbox.process.cgroup import Cgroups, Group
 from septet.drivers.sandbox.process.instance import Instance
-from septet.drivers.sandbox.process.pool import OURS
+from septet.drivers.sandbox.process.pool import ASSUMED, OURS, Size
 from septet.drivers.sandbox.process.resolve import Host, Resolver
 from septet.drivers.sandbox.process.spec import Spec
+from septet.drivers.sandbox.process.supervise import held
 from septet.drivers.sandbox.process.zygotes import Zygote
 from septet.model.errors import SeptetError
 from septet.model.instance import InstanceInfo, Tier
@@ -26,14 +27,13 @@ from septet.ports.sandbox import Container, LaunchRequest
 
 log = logging.getLogger(__name__)
 
-Size = Callable[[Sequence[float]], int]
-
 TREE = "/function"
 _SETTLE = 0.05
 """Seconds after a start before another is made: the processor is the new instance's first."""
 _PAUSE = 60.0
 """Seconds without a pool after one could not be made."""
 _REMEMBERED = 1024
+_LEAST_BYTES = 1024 * 1024
 # Read by interpreters and libraries when they start, so that a process which runs already would not heed them.
 _EARLY = (
     "LD_",
@@ -90,7 +90,11 @@ class Parking:
         self._driver = driver
         self._all: dict[str, Instance] = {}
         self._starts: dict[str, deque[float]] = {}
+        self._gateway = 0
+        """Where the last function's first process listened, as the next one's will."""
         self._not_before: dict[str, float] = {}
+        self._sizes: dict[str, int] = {}
+        """Bytes that one of a runtime takes while it waits, as the first one showed."""
         self._filler: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
 
@@ -129,6 +133,7 @@ class Parking:
             if instance.parked_with is not None
             and instance.settled.is_set()
             and not instance.ending
+            and not instance.asked
             and runtime in ("", instance.request.containers[0].runtime)
         ]
 
@@ -137,6 +142,7 @@ class Parking:
         runtime = self._runtimes.get(request.containers[0].runtime)
         if runtime is None or not runtime.parks or request.kind != "serve" or request.isolation == "strict":
             return None
+        self._gateway = request.gateway
         self._used(runtime.name)
         for instance in self.waiting(runtime.name)[:1]:
             parked = instance.parked_with
@@ -160,7 +166,7 @@ class Parking:
         self._all.pop(instance.launched_as, None)
         if instance.parked_with is None:
             return False
-        if self._filler is not None:
+        if self._filler is not None and not instance.asked:
             runtime = instance.request.containers[0].runtime
             log.warning("a waiting instance of runtime %s ended: %s", runtime, instance.exit(0).message)
             self._not_before[runtime] = self._now() + _PAUSE
@@ -195,7 +201,12 @@ class Parking:
             for instance in self._all.values()
             if instance.parked_with is not None and instance.request.containers[0].runtime == runtime
         ]
-        if len(here) >= self._size(list(self._starts[runtime])) or now < self._not_before.get(runtime, 0.0):
+        wanted = self._size(list(self._starts[runtime]), len(here), self._sizes.get(runtime, ASSUMED))
+        for instance in self.waiting(runtime)[: max(0, len(here) - wanted)]:
+            instance.ask_to_stop(gently=False)
+            instance.kill()
+            await instance.gone.wait()
+        if len(here) >= wanted or now < self._not_before.get(runtime, 0.0):
             return False
         try:
             instance = await self._park(runtime)
@@ -204,6 +215,8 @@ class Parking:
             self._not_before[runtime] = now + _PAUSE
             return False
         await instance.settled.wait()
+        if runtime not in self._sizes and instance.parked_with is not None and instance.pid:
+            self._sizes[runtime] = max(_LEAST_BYTES, await asyncio.to_thread(held, instance.pid))
         return True
 
     async def _park(self, runtime: str) -> Instance:
@@ -215,7 +228,8 @@ class Parking:
         number = self._driver.take_id()
         instance = self._driver.begin(request, number, group, "pool")
         try:
-            spec = instance.parked_with = self._resolver.parked(runtime, name, self._driver.host(number))
+            host = self._driver.host(number)
+            spec = instance.parked_with = self._resolver.parked(runtime, name, host, self._gateway)
             self._all[name] = instance
             spec = replace(spec, cgroups=group.files if group else [])
             if (zygote := self._driver.zygote(runtime)) is not None:
@@ -239,5 +253,6 @@ def fits(request: LaunchRequest, spec: Spec, waiting: Spec) -> bool:
         and spec.command == waiting.command
         and [item.target for item in spec.mounts if item not in waiting.mounts] == [TREE]
         and all(not item.writable for item in spec.mounts)
+        and waiting.gateway in (0, spec.gateway)
         and not any(name.startswith(_EARLY) for name in own)
     )

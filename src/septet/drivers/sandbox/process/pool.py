@@ -29,7 +29,10 @@ OURS = Limits(memory=1024 * 1024, cpu=64.0, pids=64)
 _FUNCTION = "/function"
 _REMEMBERED = 4096
 
-Size = Callable[[Sequence[float]], int]
+Size = Callable[[Sequence[float], int, int], int]
+"""Of the times of starts, how many wait, and the bytes that one takes: how many should wait."""
+ASSUMED = 4 * 1024 * 1024
+"""Bytes that one takes until one was measured: its own pages and the kernel's objects for its namespaces."""
 
 
 @dataclass(eq=False)
@@ -145,7 +148,7 @@ class WarmPool:
         self._timer = None
         for zygote in self._zygotes:
             idle = [item for item in self._all.values() if item.zygote is zygote and item.instance is None]
-            wanted = self._size(self._starts[zygote]) if zygote.ready else 0
+            wanted = self._size(self._starts[zygote], len(idle), ASSUMED) if zygote.ready else 0
             if all(item.waiting for item in idle) and len(idle) < wanted:
                 self._launch(zygote)
             elif len(idle) > max(wanted, 0) and zygote.ready and idle[0].waiting:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import fcntl
 import os
 import resource
@@ -34,7 +35,7 @@ def start(spec: Spec, streams: list[int], program: bytes, sync: int | None = Non
     With `spec.fork` nothing is exec'ed: the child leaves by `Function`. OSError with a sentence when a step failed.
     """
     reader, writer = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
+    pid = sys_.fork_into(0)
     if pid == 0:
         _become(spec, streams, program, writer, sync)
     os.close(writer)
@@ -83,11 +84,12 @@ def _become(spec: Spec, streams: list[int], program: bytes, writer: int, sync: i
 
 def _default_signals() -> None:
     signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        # The C library keeps two real-time signals for itself and refuses them.
-        if signal.getsignal(number) is not signal.SIG_DFL:
-            signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    # The module behind `signal`: that makes an enumeration's member of every number, in memory of this process alone.
+    for number in range(1, _signal.NSIG):
+        # None is one that the C library keeps for itself.
+        if _signal.getsignal(number) not in (_signal.SIG_DFL, None):
+            _signal.signal(number, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
 def _descriptors(streams: list[int], writer: int) -> int:

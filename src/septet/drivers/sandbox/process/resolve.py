@@ -94,6 +94,7 @@ class Resolver:
         self._trees = trees
         self._skeleton = skeleton
         self._settings = settings
+        self._found: dict[str, Interpreter] = {}
         self.masks: list[str] = []
         self.proc_masks: list[str] = []
 
@@ -175,7 +176,7 @@ class Resolver:
             pooled=True,
         )
 
-    def parked(self, runtime: str, id: str, host: Host) -> Spec:
+    def parked(self, runtime: str, id: str, host: Host, gateway: int) -> Spec:
         """An instance of the runtime with its interpreter started; InvalidInput when that is not there."""
         container = Container(runtime=runtime, command=self._runtimes[runtime].command)
         _, interpreter = self._runtime_mounts(container)
@@ -183,9 +184,11 @@ class Resolver:
             self.generic(runtime, id, host),
             command=resolve_command(container.command, interpreter.path if interpreter else "", RUNTIME_TARGET),
             env={"PATH": _PATH, "HOME": "/tmp", "LANG": "C.UTF-8", VARIABLE: str(PARK)},  # noqa: S108
-            tmp_bytes=_MIB,
-            shm_bytes=_MIB,
+            # What a function has that asks for nothing else, so that nothing has to be changed then.
+            tmp_bytes=container.limits.tmp * _MIB,
+            shm_bytes=min(container.limits.memory * _MIB, _SHM_MAX),
             rlimits=self.rlimits(container.limits, host.hard),
+            gateway=gateway,
             pooled=False,
             parked=True,
             trees=str(self._trees.folder()),
@@ -211,7 +214,11 @@ class Resolver:
         if runtime is None:
             known = ", ".join(sorted(self._runtimes))
             raise InvalidInput(f"there is no runtime {container.runtime!r}", hint=f"choose one of: {known}")
-        found = find_interpreter(runtime)
+        found = self._found.get(runtime.name)
+        if found is None or not os.access(found.path, os.X_OK):
+            found = find_interpreter(runtime)
+        if found is not None:
+            self._found[runtime.name] = found
         if found is None and runtime.interpreter:
             raise InvalidInput(
                 f"this host has no interpreter for runtime {runtime.name!r}: none of {', '.join(runtime.interpreter)}",

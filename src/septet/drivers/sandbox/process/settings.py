@@ -26,8 +26,9 @@ class ProcessSettings:
     python: str = sys.executable
     """The interpreter of the launcher: the platform's own."""
 
-    pool_size: Callable[[Sequence[float]], int] = lambda starts: 0
-    """How many prepared sandboxes wait, from the times of cold starts (of the driver's clock); 0: no pool."""
+    pool_size: Callable[[Sequence[float], int, int], int] = lambda starts, waiting, each: 0
+    """How many prepared sandboxes wait, from the times of cold starts (of the driver's clock), how many do, and the
+    bytes that one takes; 0: no pool."""
 
     zygotes: bool = True
     """Whether interpreters that can be forked ahead are; without it every start is an exec."""

@@ -62,10 +62,12 @@ class Skeleton:
         self.root = folder / "root"
         self.empty = folder / "empty"
         self.point = folder / "point"
+        self._made: set[str] = set()
 
     def prepare(self) -> None:
         """Makes it anew. Instances of an earlier life must be gone."""
         shutil.rmtree(self.root, ignore_errors=True)
+        self._made.clear()
         for path in (self.root, self.empty, self.point):
             path.mkdir(parents=True, exist_ok=True, mode=0o755)
         for name in _FOLDERS:
@@ -120,6 +122,8 @@ class Skeleton:
 
     def mount_point(self, target: str, folder: bool = True) -> None:
         """Makes sure that something can be mounted at `target`."""
+        if target in self._made:
+            return
         path = self.root / target.removeprefix("/")
         if folder:
             path.mkdir(parents=True, exist_ok=True)
@@ -132,6 +136,7 @@ class Skeleton:
             if made == self.root or self.root not in made.parents:
                 break
             made.chmod(0o755)
+        self._made.add(target)
 
 
 def _copy_links(source: Path, target: Path) -> None:

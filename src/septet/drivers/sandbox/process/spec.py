@@ -12,6 +12,9 @@ import os
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+PACKET = 32768
+"""Bytes of the longest message that a first process takes in one piece."""
+
 
 @dataclass(frozen=True)
 class Header:
@@ -86,6 +89,26 @@ class Spec:
         return json.dumps(data).encode()
 
 
+_FUNCTIONS = ("env", "working_directory", "tmp_bytes", "shm_bytes", "rlimits", "port", "gateway")
+
+
+def encode_function(spec: Spec) -> bytes:
+    """What of `spec` a parked instance has not yet, as the message that it becomes that."""
+    data: dict[str, Any] = {name: getattr(spec, name) for name in _FUNCTIONS}
+    data["op"] = "become"
+    data["files"] = {name: base64.b64encode(value).decode() for name, value in spec.files.items()}
+    data["trees"] = [[item.source, item.target] for item in spec.mounts]
+    return json.dumps(data).encode()
+
+
+def decode_function(message: dict[str, Any], parked: Spec) -> Spec:
+    """The inverse of `encode_function`, for what waited as `parked`; `mounts` are the function's own alone."""
+    fields = {name: message[name] for name in _FUNCTIONS}
+    files = {name: base64.b64decode(value) for name, value in message["files"].items()}
+    own = [Mount(source, target, hidden=True) for source, target in message["trees"]]
+    return replace(parked, files=files, mounts=own, masks=[], proc_masks=[], **fields)
+
+
 def decode(data: bytes) -> Spec:
     """The inverse of `Spec.encode`."""
     fields: dict[str, Any] = json.loads(data)
@@ -94,10 +117,10 @@ def decode(data: bytes) -> Spec:
     return Spec(**fields)
 
 
-def into_memory(spec: Spec) -> int:
+def into_memory(spec: Spec | bytes) -> int:
     """A descriptor from which the spec is read, on no file system."""
     descriptor = os.memfd_create("spec", os.MFD_CLOEXEC)
-    view = memoryview(spec.encode())
+    view = memoryview(spec if isinstance(spec, bytes) else spec.encode())
     while view:
         view = view[os.write(descriptor, view) :]
     os.lseek(descriptor, 0, os.SEEK_SET)

@@ -51,6 +51,11 @@ def measure(pid: int, limit: int) -> Use:
     return Use(memory, sum(_cpu(item) for item in pids), len(pids))
 
 
+def held(pid: int) -> int:
+    """Bytes of the process and all below it, with their part of what they share."""
+    return sum(_proportional(item) for item in descendants(pid))
+
+
 def _resident(pid: int) -> int:
     with contextlib.suppress(OSError, ValueError, IndexError):
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE

@@ -53,6 +53,9 @@ _AT_RECURSIVE = 0x8000
 _CAPABILITY_VERSION_3 = 0x20080522
 _LAST_CAPABILITY = 63
 
+# The new ones have the same number everywhere.
+_FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
+_FS_CLOEXEC = 1
 # clone, pivot_root, mount_setattr, close_range (arch/*/entry/syscalls).
 _NUMBERS = {"x86_64": (56, 155, 442, 436), "aarch64": (220, 41, 442, 436)}
 _CLONE, _PIVOT_ROOT, _MOUNT_SETATTR, _CLOSE_RANGE = _NUMBERS.get(platform.machine(), _NUMBERS["x86_64"])
@@ -69,23 +72,33 @@ def _check(result: int, what: str) -> int:
 
 
 def _syscall(what: str, number: int, *arguments: object) -> int:
-    return _check(_libc.syscall(ctypes.c_long(number), *arguments), what)
+    return int(_check(_libc.syscall(ctypes.c_long(number), *arguments), what))
 
 
 def fork_into(namespaces: int) -> int:
-    """As os.fork(), but the child lives in new namespaces (CLONE_NEW* flags)."""
-    api = ctypes.pythonapi
-    api.PyOS_BeforeFork()
+    """As os.fork(), but the child lives in new namespaces (CLONE_NEW* flags), and no module is told of the fork.
+
+    Only in a process with a single thread, where no lock can be held by another: what the hooks of `threading`,
+    `logging` and `random` put right costs hundreds of page faults. Whoever goes on to run other code than ours has to
+    see to it (`zygote.py` of a runtime).
+    """
     zero = ctypes.c_ulong(0)
-    pid = int(_libc.syscall(ctypes.c_long(_CLONE), ctypes.c_ulong(namespaces | signal.SIGCHLD), zero, zero, zero, zero))
-    number = ctypes.get_errno()
-    if pid == 0:
-        api.PyOS_AfterFork_Child()
-        return 0
-    api.PyOS_AfterFork_Parent()
-    if pid < 0:
-        raise OSError(number, f"clone: {os.strerror(number)}")
-    return pid
+    flags = ctypes.c_ulong(namespaces | signal.SIGCHLD)
+    return _syscall("clone", _CLONE, flags, zero, zero, zero, zero)
+
+
+def fsopen(kind: bytes) -> int:
+    """A descriptor to set up a file system with."""
+    return _syscall("fsopen", _FSOPEN, ctypes.c_char_p(kind), ctypes.c_uint(_FS_CLOEXEC))
+
+
+def fsconfig(context: int, command: int, key: bytes | None, value: object) -> None:
+    _syscall("fsconfig", _FSCONFIG, ctypes.c_int(context), ctypes.c_uint(command), key, value, ctypes.c_int(0))
+
+
+def fsmount(context: int) -> int:
+    """The file system as a mount that is nowhere in the tree, and goes with the descriptor."""
+    return _syscall("fsmount", _FSMOUNT, ctypes.c_int(context), ctypes.c_uint(_FS_CLOEXEC), ctypes.c_uint(0))
 
 
 def unshare(namespaces: int) -> None:

@@ -15,17 +15,17 @@ def start():
     if "SEPTET_PARK_FD" in os.environ:
         # What every function needs, loaded while nobody waits.
         from septet_runtime import loading, serving  # noqa: F401
-        from septet_runtime.park import told
+        from septet_runtime.park import wait
 
-        env = told(int(os.environ["SEPTET_PARK_FD"]))
-        os.environ.clear()
-        os.environ.update(env)
+        attribute_output()
+        wait(int(os.environ["SEPTET_PARK_FD"]))
+    else:
+        attribute_output()
     link = Link(int(os.environ.pop("SEPTET_LINK_FD", "3")))
     code = os.environ.get("SEPTET_CODE", "/function/code")
     deps = os.environ.get("SEPTET_DEPS", "/function/deps")
     sys.argv[:] = [os.path.join(code, "main.py")]
     Context.describe(os.environ)
-    attribute_output()
     concurrency = int(os.environ.get("SEPTET_CONCURRENCY", "1") or 1)
     try:
         serve = _prepare(link, code, deps, concurrency)

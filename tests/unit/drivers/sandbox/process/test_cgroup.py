@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from septet.drivers.sandbox.process import delegation
+from septet.drivers.sandbox.process import delegation, moves
 from septet.drivers.sandbox.process.cgroup import Cgroups, Group, detect
 from septet.model.function import Limits
 
@@ -206,3 +206,15 @@ def test_counters_of_both_versions(tmp_path: Path) -> None:
     assert Group(folders, {"memory": 1, "pids": 1}).oom_kills() == 3
     assert Group(folders, {"memory": 1, "pids": 1}).refused_forks() == 4
     assert Group({}, {}).oom_kills() == 0
+
+
+@pytest.mark.root
+def test_moves_are_quick_while_a_hierarchy_is_held() -> None:
+    held = moves.hold()
+    if held < 0:
+        pytest.skip("this kernel has no favordynmods (Linux 6.0)")
+    try:
+        assert "name=septet:" in Path("/proc/self/cgroup").read_text()
+        assert "name=septet" not in Path("/proc/self/mountinfo").read_text()
+    finally:
+        moves.release(held)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from septet.drivers.sandbox.process.plain import _translate
 from septet.drivers.sandbox.process.resolve import find_interpreter, resolve_command
-from septet.drivers.sandbox.process.spec import Mount, Spec, decode
+from septet.drivers.sandbox.process.spec import Mount, Spec, decode, decode_function, encode_function
 from septet.model.runtime import Runtime
 
 
@@ -73,3 +75,23 @@ def test_a_spec_survives_the_way() -> None:
     )
     assert decode(spec.encode()) == spec
     assert "files" not in repr(spec), "secrets stay out of tracebacks"
+
+
+def test_what_a_parked_instance_becomes() -> None:
+    common: dict[str, Any] = {"id": "i", "walls": True, "rootless": False, "uid": 5, "gid": 5, "command": ["python3"]}
+    parked = Spec(**common, env={"A": "1"}, working_directory="", files={}, parked=True, masks=["/x"], trees="/trees")
+    tree = Mount("digest", "/function", hidden=True)
+    spec = Spec(
+        **{**common, "id": "other", "uid": 6},
+        env={"B": "\udcff"},
+        working_directory="/function/code",
+        files={"/run/secrets/s/k": b"\0\xff"},
+        mounts=[tree],
+        tmp_bytes=4096,
+        rlimits={"RLIMIT_NPROC": 3},
+        gateway=8081,
+    )
+    got = decode_function(json.loads(encode_function(spec)), parked)
+    assert (got.env, got.working_directory, got.files) == (spec.env, spec.working_directory, spec.files)
+    assert (got.mounts, got.tmp_bytes, got.rlimits, got.gateway) == ([tree], 4096, {"RLIMIT_NPROC": 3}, 8081)
+    assert (got.uid, got.trees, got.masks) == (5, "/trees", []), "it stays who it was"

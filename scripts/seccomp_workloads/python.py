@@ -50,7 +50,6 @@ def files(root: str) -> None:
     os.chmod(path, 0o600)
     os.utime(path)
     os.access(path, os.R_OK)
-    os.statvfs(root)
     shutil.copy(path, path + ".copy")
     os.rename(path + ".copy", path + ".moved")
     shutil.copytree(root, root + ".tree")
@@ -63,6 +62,7 @@ def files(root: str) -> None:
     here = os.getcwd()
     os.chdir(root)
     os.chdir(here)
+    os.umask(os.umask(0o22))
 
 
 def database(root: str) -> None:

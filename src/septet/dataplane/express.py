@@ -121,7 +121,7 @@ class Lane:
         front.busy(call)
         slot = pool.take(now)
         if slot is None:
-            pool.queue(call, self.bounds)
+            pool.queue(call, self.bounds, now)
         else:
             call.enter(slot, now)
         return True
@@ -256,7 +256,7 @@ class ExpressCall:
         self.deadline = inf
         lane = self._lane
         lane.pool.release(slot)
-        lane.pool.queue(self, lane.bounds, True)
+        lane.pool.queue(self, lane.bounds, monotonic(), True)
 
     # -- the connection's receiver: whatever happens here is out of the ordinary
 

@@ -110,6 +110,7 @@ class RevisionPool:
         self._near: deque[Slot] = deque()
         self._depth = 0
         self._ran = self._slow = 0
+        self._ran_for = 0.0
         self._look: asyncio.TimerHandle | None = None
         self._running = 0
         now = loop.time()
@@ -131,9 +132,10 @@ class RevisionPool:
             return
         self._queue(waiter, lambda slot: waiter.assign(slot.link, slot.done), bounds, again, False)
 
-    def queue(self, waiter: ShortWaiter, bounds: QueueBounds, again: bool = False) -> None:
+    def queue(self, waiter: ShortWaiter, bounds: QueueBounds, now: float, again: bool = False) -> None:
         """As `submit`, of a call that found no room."""
-        self._account()
+        self._busy_area += (self._running + len(self._waiting)) * (now - self._area_at)
+        self._area_at = now
         if not again:
             self._arrived += 1
         if self._near and not self._waiting and not again:
@@ -204,12 +206,18 @@ class RevisionPool:
 
     def ran(self, slot: Slot, began: float, now: float) -> None:
         """A short call ended, before its `release`. One that waited inside began when the one before it ended."""
+        took = now - (began if began > slot.moved else slot.moved)
         self._ran += 1
-        if now - max(began, slot.moved) > ahead.SHORT:
+        self._ran_for += took
+        if took > ahead.SHORT:
             self._slow += 1
         if self._ran >= ahead.WINDOW:
-            self._depth = ahead.depth(self._ran, self._slow)
-            self._ran = self._slow = 0
+            self._depth = ahead.depth(self._ran, self._slow, self._ran_for)
+            self._forget_runs()
+
+    def _forget_runs(self) -> None:
+        self._ran = self._slow = 0
+        self._ran_for = 0.0
 
     # -- instances
 
@@ -348,7 +356,8 @@ class RevisionPool:
             if slot.running > slot.limit and slot.short is not None:
                 behind = True
                 if now - slot.moved > ahead.STUCK:
-                    self._depth = self._ran = self._slow = 0
+                    self._depth = 0
+                    self._forget_runs()
                     slot.short.recall()
         self._look = self._loop.call_later(ahead.STUCK, self._recall) if behind else None
 

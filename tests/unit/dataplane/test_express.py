@@ -708,7 +708,7 @@ async def ahead_world(calls: int = WINDOW) -> tuple[World, list[tuple[Front, Pip
     for _ in range(calls):
         await world.whole(front, pipe, request())
     world.heard()
-    return world, [(front, pipe)] + [world.connect() for _ in range(6)]
+    return world, [(front, pipe)] + [world.connect() for _ in range(DEPTH + 3)]
 
 
 async def test_short_calls_wait_inside_their_instance() -> None:
@@ -726,12 +726,13 @@ async def test_no_more_than_the_depth_wait_there() -> None:
     for front, _ in fronts:
         front.data_received(request())
     inside = [frame for frame in world.heard() if frame.type == frames.REQUEST]
-    assert len(inside) == 1 + DEPTH
-    assert world.pool.sample(KEY).waiting == len(fronts) - 1 - DEPTH
+    depth = world.pool.of(KEY)._depth
+    assert 1 <= depth <= DEPTH and len(inside) == 1 + depth
+    assert world.pool.sample(KEY).waiting == len(fronts) - 1 - depth
     for number in range(len(fronts)):
-        answers(world, inside[number], b"call%d" % number)
+        answers(world, inside[number], b"cal%02d" % number)
         inside += [frame for frame in world.heard() if frame.type == frames.REQUEST]
-    assert [pipe.take()[-5:] for _, pipe in fronts] == [b"call%d" % number for number in range(len(fronts))]
+    assert [pipe.take()[-5:] for _, pipe in fronts] == [b"cal%02d" % number for number in range(len(fronts))]
     assert world.calls.open == 0 and world.pool.running(KEY, "i-0") == 0
 
 

@@ -201,7 +201,7 @@ async def test_readiness_waits_for_a_good_answer() -> None:
 async def test_readiness_that_never_comes_names_the_limit() -> None:
     readiness = Readiness(path="/ready", period=0.01)
     with pytest.raises(StartFailed) as caught:
-        async with scripted(lambda c, n: b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", readiness, 0.2):
+        async with scripted(lambda c, n: b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", readiness, 1.5):
             pass
     assert caught.value.limit == "start_timeout"
     assert "500" in caught.value.message

@@ -14,8 +14,8 @@ from septet.dataplane.forwarding import ClientLines
 from septet.dataplane.ids import IdSource
 from septet.wire.fields import Fields, FieldsCache, parse_request_fields
 
-HOSTS = 256
-"""Of so many addresses the lanes are remembered."""
+REMEMBERED = 32 * 1024 * 1024
+"""Bytes of all express lanes of a listener, whoever its callers are."""
 
 if TYPE_CHECKING:
     from septet.dataplane.express import Lanes
@@ -39,7 +39,8 @@ class Desk:
         self.connections: set[Front] = set()
         self.wall_offset = 0.0
         self._offset_until = 0.0
-        self._lanes: dict[str, Lanes] = {}
+        self._lanes: tuple[Lanes, Lanes] = ({}, {})
+        self._remembered = 0
         self.draining = False
         self.on_empty = asyncio.Event()
 
@@ -50,11 +51,17 @@ class Desk:
             self.wall_offset = time.time() - time.monotonic()
         return now + self.wall_offset
 
-    def lanes(self, host: str) -> Lanes:
-        """The express lanes of callers from one address: where a call comes from is among what a lane fixes."""
-        if len(self._lanes) >= HOSTS and host not in self._lanes:
-            self._lanes.clear()
-        return self._lanes.setdefault(host, {})
+    def lanes(self, trusted: bool) -> Lanes:
+        """The express lanes of callers that are believed, or not, when they say where a request came from."""
+        return self._lanes[trusted]
+
+    def remember(self, size: int) -> None:
+        """So many bytes more are kept on express lanes; past the bound all of it is forgotten."""
+        self._remembered += size
+        if self._remembered > REMEMBERED:
+            self._remembered = size
+            for lanes in self._lanes:
+                lanes.clear()
 
 
 def _parse_fields(block: bytes) -> Fields:

@@ -1,7 +1,7 @@
 """The express lane: what a client asked before, byte for byte, costs no second look.
 
-A request whose whole head was seen before on this listener from this address has the same function, caller, lines and
-limits, until anything in the routing table or any token changes. All of that is a `Lane`, made once; such a call is
+A request whose whole head was seen before on this listener has the same function, caller, lines and limits, until
+anything in the routing table or any token changes. All of that is a `Lane`, made once; such a call is
 one `ExpressCall` that fills a few values into ready bytes. Whatever is out of the ordinary (no free instance, a
 reply in pieces, a client that goes away, a deadline) turns it into an `Exchange`, which knows everything.
 """
@@ -32,9 +32,12 @@ if TYPE_CHECKING:
 
 SIZE = 2048
 """The longest head that is remembered, of a request and of a reply."""
-LANES = 1024
 REPLIES = 64
+CALLER = "\0caller"
+"""Stands for the caller's address in the lines of a lane, which callers from everywhere share."""
 BODY = 64 * 1024
+OVERHEAD = 1024
+"""Bytes that the objects around a remembered block take, about."""
 PER_CALL = frozenset({b"x-request-id", b"traceparent", b"tracestate"})
 """Lines that mean one call: with them a head does not come twice."""
 Lanes = dict[bytes, "Lane"]
@@ -126,14 +129,21 @@ class Lane:
             call.enter(slot, now)
         return True
 
+    @property
+    def weight(self) -> int:
+        """Bytes that it keeps, about."""
+        return len(self.template) + len(self.record) + SIZE + OVERHEAD
+
     def whole(self, head: bytes, front: Front) -> Whole | None:
         """What this reply head becomes for the client; None for one that goes the usual way."""
         found = self.replies.get(head)
         if found is None and head not in self.replies:
             if len(self.replies) >= REPLIES:
+                # What they weigh stays counted: at worst all lanes are forgotten a little early.
                 self.replies.clear()
             found = _whole(self, head, front) if len(head) <= SIZE else None
             self.replies[head] = found
+            front.desk.remember(len(head) + OVERHEAD + (len(found.template) if found else 0))
         return found
 
 
@@ -176,7 +186,7 @@ class ExpressCall:
         self._begun = now = now or monotonic()
         self.deadline = now + timeout
         desk.deadlines.arm(self._front, self.deadline)
-        head = lane.template % (id, id, self._span, id, (desk.wall(now) + timeout) * 1000)
+        head = lane.template % (self._front.host, id, id, self._span, id, (desk.wall(now) + timeout) * 1000)
         link = slot.short
         try:
             if link is None:
@@ -314,13 +324,13 @@ def repeats(head: RequestHeadFacts, size: int) -> bool:
 
 
 def _request_template(head: RequestHeadFacts, target: CallTarget, lines: bytes) -> bytes:
-    """As `Exchange` and the link make it together; takes the invocation's id, the trace's, the span, the request's id
-    and the deadline in milliseconds."""
+    """As `Exchange` and the link make it together; takes the caller's address, the invocation's id, the trace's, the
+    span, the request's id and the deadline in milliseconds."""
     first = b"%b %b HTTP/1.1\r\n%b" % (head.method, target.path, lines)
     last = b"%bcontent-length: %d\r\n" % (target.lines, head.length or 0)
     return b"".join(
         (
-            first.replace(b"%", b"%%"),
+            first.replace(b"%", b"%%").replace(CALLER.encode(), b"%b"),
             b"septet-invocation-id: %b\r\ntraceparent: 00-%b-%b-00\r\nx-request-id: %b\r\nseptet-deadline: %d\r\n",
             last.replace(b"%", b"%%"),
         )

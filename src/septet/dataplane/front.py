@@ -18,8 +18,8 @@ from septet.dataplane.asgi import ControlExchange
 from septet.dataplane.desk import Desk
 from septet.dataplane.dispatch import CallTarget, ControlTarget, Elsewhere, Peer, Refusal, Waits
 from septet.dataplane.exchange import Exchange
-from septet.dataplane.express import LANES, ExpressCall, Lanes, repeats
-from septet.dataplane.forwarding import Forwarded, forwarded_lines
+from septet.dataplane.express import CALLER, ExpressCall, Lanes, repeats
+from septet.dataplane.forwarding import Forwarded, function_lines
 from septet.dataplane.patience import Patience
 from septet.dataplane.refusals import rendered, slow_body, slow_head, too_large
 from septet.model.errors import MalformedRequest, PlatformError, SeptetError
@@ -64,6 +64,7 @@ class Front(asyncio.Protocol):
         "bucket",
         "desk",
         "forwarded",
+        "host",
         "peer",
         "transport",
         "when",
@@ -75,6 +76,7 @@ class Front(asyncio.Protocol):
         self.bucket = 0
         self.answer: Answer | None = None
         self.forwarded: Forwarded | None = None
+        self.host = b""
         self.peer = Peer(desk.facts, "", 0, False)
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._buffer = b""
@@ -101,7 +103,8 @@ class Front(asyncio.Protocol):
         address = transport.get_extra_info("peername")
         host, port = (address[0], address[1]) if isinstance(address, tuple) else ("", 0)
         self.peer = Peer(self.desk.facts, host, port, self.desk.facts.trusts(host))
-        self._lanes = self.desk.lanes(host)
+        self._lanes = self.desk.lanes(self.peer.trusted)
+        self.host = host.encode()
         self.desk.connections.add(self)
         if len(self.desk.connections) > self.desk.settings.max_connections or not self.welcome:
             self.transport.abort()
@@ -202,11 +205,13 @@ class Front(asyncio.Protocol):
         """The connection sent this block twice: it may come again."""
         if self.forwarded is None or self.forwarded.fields is not head.fields or not repeats(head, len(raw)):
             return
-        lines, _ = forwarded_lines(self.forwarded, head, target, self.peer)
+        if not self.host:
+            return
+        lines = function_lines(head, target, self.peer._replace(host=CALLER))
         lane = self.desk.dispatcher.lane(head, target, lines)
         if lane is not None:
-            if len(self._lanes) >= LANES:
-                self._lanes.clear()
+            known = self._lanes.get(raw)
+            self.desk.remember(lane.weight - (known.weight if known is not None else 0))
             self._lanes[raw] = lane
 
     # -- the receiver's side

@@ -16,6 +16,7 @@ import pytest
 
 from septet.dataplane.admission import Admission
 from septet.dataplane.calls import Calls
+from septet.dataplane.desk import REMEMBERED
 from septet.dataplane.dispatch import FrontSettings, ListenerFacts
 from septet.dataplane.express import ExpressCall
 from septet.dataplane.front import Front, FrontDesk
@@ -144,6 +145,7 @@ class World:
         queue: int = 100,
         queue_timeout: float = 30.0,
         ahead: bool = False,
+        trusted: tuple[str, ...] = (),
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.ahead = ahead
@@ -168,7 +170,8 @@ class World:
         )
         route = CallRoute(api="native", prefix=b"/fn/", render_error=render_problem, reply_lines=reply_lines)
         surface = Surface("native", (route,), (b"/septet/",), _no_app)
-        facts = ListenerFacts(context=Surfaces([surface]), settings=FrontSettings(pipeline=1024))
+        settings = FrontSettings(pipeline=1024)
+        facts = ListenerFacts(context=Surfaces([surface]), settings=settings, trusted=trusted)
         self.desk = FrontDesk(self.loop, self.calls, facts)
         self.lost = 0
         self.links: list[tuple[FramesLink, Pipe]] = []
@@ -407,13 +410,36 @@ async def test_a_change_of_the_table_counts_at_once(world: World) -> None:
     assert pipe.take().startswith(b"HTTP/1.1 404 ")
 
 
-async def test_another_address_or_listener_has_lanes_of_its_own(world: World) -> None:
-    await world.learned()
-    front, _ = world.connect("192.0.2.7")
-    front.data_received(request())
-    assert not isinstance(front._receiver, ExpressCall)
-    (frame,) = world.heard()
-    assert b"x-forwarded-for: 192.0.2.7\r\n" in frame.head
+async def test_after_a_change_it_is_decided_once_more(world: World) -> None:
+    front, pipe = await world.learned()
+    world.table.touch()
+    for _ in range(3):
+        await world.whole(front, pipe, request())
+    assert world.records.express == 3, "the first call after the change went the usual way"
+
+
+async def test_each_call_comes_from_its_own_address(world: World) -> None:
+    front, _ = await world.learned()
+    other, _ = world.connect("192.0.2.7")
+    for each, host in ((other, b"192.0.2.7"), (front, b"127.0.0.1")):
+        frame = await world.asks(each)
+        assert frame.head.count(b"x-forwarded-for:") == 1
+        assert b"x-forwarded-for: %b\r\n" % host in frame.head
+
+
+async def test_a_caller_that_is_believed_has_lanes_of_its_own() -> None:
+    world = World(trusted=("10.0.0.0/8",))
+    data = request(lines="X-Forwarded-For: 9.9.9.9\r\n")
+    await world.learned(data)
+    proxy, pipe = world.connect("10.1.2.3")
+    for number in range(4):
+        proxy.data_received(data)
+        assert isinstance(proxy._receiver, ExpressCall) == (number >= 2)
+        (frame,) = world.heard()
+        assert b"x-forwarded-for: 9.9.9.9, 10.1.2.3\r\n" in frame.head
+        answers(world, frame)
+        await world.settle()
+    assert pipe.take().count(b"\r\n\r\nhello") == 4
 
 
 async def test_rates_are_counted_call_by_call(world: World) -> None:
@@ -793,9 +819,11 @@ async def test_what_is_remembered_is_bounded(world: World) -> None:
         await world.whole(front, pipe, request(), head)
     for lane in front._lanes.values():
         assert len(lane.replies) <= 64
-    for number in range(300):
-        world.connect(f"192.0.2.{number}")
-    assert len(world.desk._lanes) <= 256
+    world.desk.remember(REMEMBERED)
+    assert not front._lanes
+    for _ in range(3):
+        await world.whole(front, pipe, request())
+    assert front._lanes, "it begins anew"
 
 
 async def test_a_request_that_is_new_each_time_is_not_remembered(world: World) -> None:

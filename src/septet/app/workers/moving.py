@@ -40,7 +40,8 @@ class MovedFront(Front):
         if self.copied:
             host, port = self._client
             self.peer = Peer(self.desk.facts, host, port, self.desk.facts.trusts(host))
-            self._lanes = self.desk.lanes(host)
+            self._lanes = self.desk.lanes(self.peer.trusted)
+            self.host = host.encode()
 
 
 class Mover:

@@ -50,6 +50,7 @@ def files(root: str) -> None:
     os.chmod(path, 0o600)
     os.utime(path)
     os.access(path, os.R_OK)
+    os.statvfs(root)
     shutil.copy(path, path + ".copy")
     os.rename(path + ".copy", path + ".moved")
     shutil.copytree(root, root + ".tree")

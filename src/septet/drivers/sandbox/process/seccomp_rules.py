@@ -44,11 +44,11 @@ SUCCESSORS = {
 # Python's list is held to 90. Left out although traced: what has a fallback (the libc's, or the caller's own), and
 # what functions hardly call; a function that needs these runs under the wide list.
 _PYTHON_LESS = """
-alarm close_range faccessat2 fadvise64 fchown link open pidfd_open rseq sendfile statfs statx symlink sysinfo
+alarm close_range faccessat2 fadvise64 fchown link open pidfd_open rseq sendfile statx symlink sysinfo
 """
 # The libc's resolver sends its two questions with sendmmsg, and has no other way. The clocks are read without a system
 # call only where the kernel's clock source allows that: a trace does not show them, and another machine calls them.
-_PYTHON_MORE = "clock_gettime gettimeofday restart_syscall sendmmsg"
+_PYTHON_MORE = "clock_gettime restart_syscall sendmmsg"
 
 # Reached by other versions and libraries than those that were traced; all of them work on the caller's own
 # descriptors, memory, files or processes.

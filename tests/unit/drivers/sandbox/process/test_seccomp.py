@@ -101,7 +101,7 @@ def test_lists_have_the_promised_shape() -> None:
             assert seccomp.allowed(family, arch) <= seccomp.allowed("wide", arch), family
             assert {"execve", "exit_group", "openat"} <= seccomp.allowed(family, arch)
             # Where the clock source is a slow one, the clocks are system calls.
-            assert {"clock_gettime", "gettimeofday"} <= seccomp.allowed(family, arch)
+            assert "clock_gettime" in seccomp.allowed(family, arch)
     with pytest.raises(ValueError, match="unknown family"):
         seccomp.allowed("cobol")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -35,6 +36,20 @@ def test_without_isolation_only_by_the_operators_word(tmp_path: Path) -> None:
         platform.deploy("bare", ECHO)
         assert platform.call("bare", body=b"x").body == b"x"
         assert "WITHOUT ISOLATION" in platform.log.read_text()
+
+
+PLACE = {
+    "main.py": "def handle(request, context):\n"
+    "    fields = open('/proc/self/stat').read().rpartition(')')[2].split()\n"
+    "    return {'nice': int(fields[16]), 'policy': int(fields[38])}  # proc_pid_stat(5)\n"
+}
+
+
+def test_a_function_never_pushes_the_platform_off_a_core(platform: Platform) -> None:
+    platform.deploy("place", PLACE)
+    given = os.getpriority(os.PRIO_PROCESS, 0)
+    assert platform.call("place").json == {"nice": max(given, 0), "policy": os.SCHED_BATCH}
+    assert os.getpriority(os.PRIO_PROCESS, platform.pid) == (-10 if given == 0 and os.geteuid() == 0 else given)
 
 
 GLUTTONS = {

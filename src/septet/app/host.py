@@ -11,12 +11,24 @@ from pathlib import Path
 
 from septet.model.errors import Unavailable
 
+_PRIORITY = -10
+
 
 def many_files() -> None:
     """As many descriptors as we may have: every waiting call is a connection."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def before_functions() -> None:
+    """Calls pass through us to every function: whoever started us without a priority of our own gets one here.
+
+    What is started from us inherits it; a function's process gives it back (`process.py` of the sandbox).
+    """
+    if os.getpriority(os.PRIO_PROCESS, 0) == 0:
+        with contextlib.suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)
 
 
 def host_memory() -> int:

@@ -217,6 +217,50 @@ async def test_a_disk_that_refuses_costs_lines_and_nothing_else(
     ) == 1
 
 
+async def test_records_of_many_functions_outlive_a_crash_and_come_once(bed: LogBed) -> None:
+    ids = [f"{number:032x}" for number in range(40)]
+    for number, id in enumerate(ids):
+        bed.logs.record(record(id, function=f"f{number % 20}", at=number))
+    await bed.logs.invocations("elsewhere")
+    assert not list(bed.root.glob("*/*/calls/*")), "each function's file was written for two records"
+    journal = bed.root / "journal"
+    assert journal.read_bytes().count(b"\n") == 40
+    for number in range(files.MANY):  # this one's go to its own file, the two that wait in front
+        bed.logs.record(record(f"{100 + number:032x}", function="f0", at=100 + number))
+    await bed.logs.invocations("elsewhere")
+    left = journal.read_bytes()
+    await bed.logs.close()
+    assert journal.read_bytes() == b""
+    for path in bed.root.glob("*/*f7/calls/*"):
+        path.unlink()
+    journal.write_bytes(left + b'{"id": "cut sho')  # as if it had been killed, with f7's not yet where they belong
+    bed.open()
+    found = await bed.logs.invocations("n", limit=1000)
+    assert sorted(each.id for each in found if each.queued_at < 100) == ids
+    assert len(found) == 40 + files.MANY
+    assert [each.queued_at for each in await bed.logs.invocations("n", "f0", limit=3)][-1] == 100 + files.MANY - 3
+    assert journal.read_bytes() == b""
+
+
+async def test_what_was_deleted_does_not_come_back_from_the_journal(bed: LogBed) -> None:
+    bed.logs.record(record("a" * 32))
+    await bed.stored()
+    await bed.logs.delete("n", "f")
+    assert (bed.root / "journal").read_bytes() == b""
+    await bed.reopen()
+    assert await bed.logs.invocations("n") == []
+
+
+async def test_a_full_journal_goes_to_the_functions_files(bed: LogBed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "JOURNAL", 1000)
+    for number in range(30):
+        bed.logs.record(record(f"{number:032x}", function=f"f{number}"))
+        await bed.stored()
+    assert (bed.root / "journal").stat().st_size < 2000
+    assert len(list(bed.root.glob("*/*/calls/*"))) > 20
+    assert len(await bed.logs.invocations("n")) == 30
+
+
 async def test_any_name_of_a_function_has_its_own_log(bed: LogBed) -> None:
     names = ["a", "A", "%61", "%", "..x", "é" * 126, "é" * 125 + "ee", "x" * 253, "a b", "\U0001f600"]
     for name in names:

@@ -14,6 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from septet.drivers.logs.following import Follower
+from septet.drivers.logs.journal import Journal
 from septet.drivers.logs.segments import SEGMENTS, Segments
 from septet.drivers.logs.text import all_printable, bounded, folder_name
 from septet.model.errors import NotFound, Unavailable
@@ -33,6 +34,10 @@ OVERHEAD = 512
 SWEEP = 3_600.0
 LINES = "lines"
 CALLS = "calls"
+MANY = 16
+"""So many records of a function in one batch go straight to its own file."""
+JOURNAL = 8 * 1024 * 1024
+"""Bytes of records that wait in the journal before all of them go to their functions' own files."""
 Key = tuple[str, str]
 Result = TypeVar("Result")
 Kept = TypeVar("Kept")
@@ -51,7 +56,8 @@ class _Batch:
 
 
 class FileLogs:
-    """`<root>/<namespace>/<function>/{lines,calls}/`. Made on the event loop that uses it.
+    """`<root>/<namespace>/<function>/{lines,calls}/`, and the latest records in `<root>/journal`. Made on the event
+    loop that uses it.
 
     All file work happens in one thread, in order; callers only append to lists. What waits for the disk is
     bounded, for each function and for all, so that neither a noisy function nor a slow disk costs others.
@@ -77,10 +83,14 @@ class FileLogs:
         self._timer: asyncio.TimerHandle | None = None
         self._sweeper = self._loop.call_later(SWEEP, self._sweep_later)
         self._files: dict[Path, Segments] = {}
+        # The thread's own: the records that the journal holds and their functions' files do not.
+        self._journal = Journal(root / "journal")
+        self._late: dict[Key, list[bytes]] = {}
         self._followers: dict[Key, set[Follower]] = {}
         self._failing = False
         self._closed = False
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._thread.submit(self._recover)
 
     # -- writing
 
@@ -144,20 +154,66 @@ class FileLogs:
 
     def _store(self, batches: dict[Key, _Batch]) -> None:
         failure: Exception | None = None
+        few: list[bytes] = []
         for key, batch in batches.items():
             try:
                 if batch.lines:
                     self._file(key, LINES).append([_encoder.encode(line) for line in batch.lines])
                 if batch.records:
                     made = [self._encoded(record) for record in batch.records]
-                    self._file(key, CALLS).append(made)
+                    self._late.setdefault(key, []).extend(made)
+                    if len(made) < MANY:
+                        few += made
+                    else:
+                        self._spread_one(key)
             except Exception as error:  # nothing that one function says may keep others from being kept
                 failure = error
+        try:
+            if few:
+                self._journal.append(few)
+            full = self._journal.size > JOURNAL
+        except OSError:
+            full = True  # there may be room where there was a file already
+        failure = (self._spread() if full else None) or failure
         if failure is not None and not self._failing:
             log.warning("function logs cannot be written, and are lost meanwhile: %s", failure)
         self._failing = failure is not None
         if not self._closed:
             self._loop.call_soon_threadsafe(self._stored, batches)
+
+    def _spread_one(self, key: Key) -> None:
+        made = self._late.pop(key, None)
+        if made:
+            self._file(key, CALLS).append(made)
+
+    def _spread(self) -> Exception | None:
+        """All records go to their functions' own files; the first failure of those that were lost."""
+        failure: Exception | None = None
+        for key in list(self._late):
+            try:
+                self._spread_one(key)
+            except Exception as error:
+                failure = failure or error
+        try:
+            self._journal.clear()
+        except OSError as error:
+            failure = failure or error
+        return failure
+
+    def _recover(self) -> None:
+        """What a crash left in the journal, without what had gone to its function's file before."""
+        try:
+            for line in self._journal.read():
+                for record in _decoded(_record, iter([line])):
+                    self._late.setdefault((record.namespace, record.function), []).append(line)
+            for key, lines in self._late.items():
+                there = set(self._file(key, CALLS).read_back())
+                lines[:] = [line for line in lines if line not in there]
+            failure = self._spread()
+        except OSError as error:
+            failure = error
+        if failure is not None:
+            log.warning("the journal of the invocations' records cannot be taken over: %s", failure)
 
     def _encoded(self, record: InvocationRecord | bytes) -> bytes:
         """The record as JSON. JSON escapes control characters and quotes, so that a short text of ASCII without an
@@ -251,8 +307,9 @@ class FileLogs:
 
     async def invocations(self, namespace: str, function: str = "", *, limit: int = 100) -> list[InvocationRecord]:
         def job() -> list[InvocationRecord]:
-            folders = [self._folder(namespace, function)] if function else self._functions(namespace)
             found: list[InvocationRecord] = []
+            self._spread_of(namespace, function)
+            folders = [self._folder(namespace, function)] if function else self._functions(namespace)
             for folder in folders:
                 newest = _decoded(_record, self._kept(folder / CALLS).read_back())
                 found.extend(itertools.islice(newest, max(limit, 0)))
@@ -264,6 +321,7 @@ class FileLogs:
         needle = id.encode("utf-8", "backslashreplace")
 
         def job() -> InvocationRecord | None:
+            self._spread_of(namespace)
             for folder in self._functions(namespace):
                 lines = (data for data in self._kept(folder / CALLS).read_back() if needle in data)
                 for record in _decoded(_record, lines):
@@ -279,6 +337,11 @@ class FileLogs:
                 details={"kind": "Invocation", "name": id[:64]},
             )
         return found
+
+    def _spread_of(self, namespace: str, function: str = "") -> None:
+        for key in list(self._late):
+            if key[0] == namespace and function in ("", key[1]):
+                self._spread_one(key)
 
     def _functions(self, namespace: str) -> list[Path]:
         folder = self._root / folder_name(namespace)
@@ -307,6 +370,7 @@ class FileLogs:
         folder = self._folder(namespace, function)
 
         def job() -> None:
+            self._spread()  # so that no journal brings it back
             self._forget(folder / LINES)
             self._forget(folder / CALLS)
             shutil.rmtree(folder, ignore_errors=True)
@@ -342,6 +406,8 @@ class FileLogs:
         for followers in self._followers.values():
             for follower in followers:
                 follower.close()
+        self._thread.submit(self._spread)
+        self._thread.submit(self._journal.close)
         await asyncio.to_thread(self._thread.shutdown)
 
 

@@ -59,6 +59,10 @@ class QueueBounds(Protocol):
     def queue_timeout(self) -> float: ...
 
 
+CROWDED = 1.0
+"""Seconds after a call that found no room."""
+
+
 class Slot:
     """One instance in the pool."""
 
@@ -118,6 +122,7 @@ class RevisionPool:
         self._area_at = now
         self._sampled_at = now
         self._arrived = 0
+        self._crowded_at = -CROWDED
 
     # -- calls
 
@@ -138,6 +143,8 @@ class RevisionPool:
         self._area_at = now
         if not again:
             self._arrived += 1
+        if self._depth:
+            self._crowd()
         if self._near and not self._waiting and not again:
             slot = self._nearest()
             if slot is not None:
@@ -196,7 +203,7 @@ class RevisionPool:
         if slot.draining or self.slots.get(slot.link.instance.id) is not slot:
             return
         if slot.running >= slot.limit:
-            if self._depth and not slot.near:
+            if self._depth and not slot.near and self._area_at - self._crowded_at < CROWDED:
                 self._come_near(slot)
         elif not slot.free:
             slot.free = True
@@ -317,11 +324,20 @@ class RevisionPool:
         if slot.running >= slot.limit:
             self._free.pop()
             slot.free = False
-            if self._depth and not slot.near:
+            if self._depth and not slot.near and self._area_at - self._crowded_at < CROWDED:
                 self._come_near(slot)
         return slot
 
     # -- calls that wait inside a serial instance
+
+    def _crowd(self) -> None:
+        """A call found no room. An instance that is rarely asked for more than it takes shall not listen for calls
+        behind its own: that costs it a thread which looks around."""
+        if self._area_at - self._crowded_at >= CROWDED:
+            for slot in self.slots.values():
+                if slot.running >= slot.limit and not slot.near:
+                    self._come_near(slot)
+        self._crowded_at = self._area_at
 
     def _come_near(self, slot: Slot) -> None:
         """It is full, and may be given a few calls ahead when it is serial and its process agreed to that."""

@@ -741,9 +741,15 @@ async def test_short_calls_wait_inside_their_instance() -> None:
     world, fronts = await ahead_world()
     for front, _ in fronts:
         front.data_received(request())
-    sent = world.heard()
-    assert len(sent) == 1, "the process did not agree to that yet"
-    assert sent[0].type == frames.REQUEST or sent[0].type == frames.AHEAD
+    sent = [frame.type for frame in world.heard()]
+    assert sent == [frames.REQUEST, frames.AHEAD], "it is asked, and did not agree yet"
+
+
+async def test_an_instance_that_always_had_room_is_not_asked_to_listen() -> None:
+    world, fronts = await ahead_world()
+    for front, pipe in fronts:
+        await world.whole(front, pipe, request())
+    assert frames.AHEAD not in [frame.type for frame in world.heard()]
 
 
 async def test_no_more_than_the_depth_wait_there() -> None:

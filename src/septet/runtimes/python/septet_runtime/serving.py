@@ -1,6 +1,5 @@
 """Serving synchronous handlers: one call after the other in the main thread, or several in threads."""
 
-from collections import deque
 from time import monotonic
 
 from septet_runtime import frames
@@ -84,7 +83,10 @@ def serve_serial(link, answer):
 
 
 class Threads:
-    """Waiting for threads: the main thread reads and wakes them."""
+    """Waiting for threads: the main thread reads and wakes them.
+
+    The thread that rested last works first, so that calls which come one by one find one warm thread.
+    """
 
     keeps_last = False
 
@@ -94,8 +96,8 @@ class Threads:
         self._link = link
         self._most = most
         self._changed = threading.Condition()
-        self._ready = deque()
-        self._idle = 0
+        self._lock = threading.Lock()
+        self._resting = []
         self._threads = []
 
     def until(self, call, ready):
@@ -111,16 +113,17 @@ class Threads:
             self._room()
 
     def _room(self):
-        """A call came: a thread that idles takes it, or a new one, or the next that is free."""
-        with self._changed:
-            if self._idle >= len(self._link.waiting) or len(self._threads) >= self._most:
-                self._changed.notify_all()
+        """A call came: a thread that rests takes it, or a new one, or the next that is free."""
+        with self._lock:
+            if self._resting:
+                self._resting.pop().release()
                 return
         import threading
 
-        thread = threading.Thread(target=self._work, daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        if len(self._threads) < self._most:
+            thread = threading.Thread(target=self._work, daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def ahead(self):
         pass
@@ -144,13 +147,22 @@ class Threads:
             self._link.pump()
 
     def _work(self):
+        from _thread import allocate_lock
+
+        rest = allocate_lock()
+        rest.acquire()
+        waiting = self._link.waiting
         while True:
-            with self._changed:
-                self._idle += 1
-                while not self._link.waiting:
-                    self._changed.wait()
-                self._idle -= 1
-                call = self._link.waiting.popleft()
+            try:
+                call = waiting.popleft()
+            except IndexError:
+                with self._lock:
+                    # A call that comes from here on finds this thread among those that rest.
+                    if waiting:
+                        continue
+                    self._resting.append(rest)
+                rest.acquire()
+                continue
             try:
                 run(call, self._answer)
             except LinkClosed:  # the main thread sees it too, and ends the process

@@ -226,8 +226,9 @@ async def _fill(path: Path, count: int) -> int:
         revision = await store.get("Revision", "default", function.status.latest_ready)
         assert isinstance(revision, Revision)
         for first in range(0, count, 200):
-            numbers = range(first, min(first + 200, count))
-            await asyncio.gather(*(_copy(store, function, revision, f"copy{number}") for number in numbers))
+            names = [f"copy{number}" for number in range(first, min(first + 200, count))]
+            await asyncio.gather(*(_copy(store, function, revision, name) for name in names))
+            await store.settle([family for name in names if (family := store.family("Function", "default", name))])
     finally:
         await store.close()
     return count

@@ -49,7 +49,9 @@ from septet.drivers.sandbox.process.versions import Versions
 from septet.drivers.store.sqlite.store import SqliteStore
 from septet.drivers.vault.aesgcm import AesGcmVault, load_key
 from septet.model.errors import Unavailable
+from septet.model.function import Function
 from septet.model.instance import InstanceEvent, InstanceInfo
+from septet.model.objects import AnyObject, kind_of
 from septet.model.runtime import Runtime
 from septet.policy import warm_pool
 from septet.ports.contract import Contract
@@ -151,10 +153,14 @@ class Platform:
             self.runtimes,
             ControlSettings(memory=self.budget, keep_alive=self.settings.kept),
             holder=f"node {self.settings.data_dir}",
+            # Workers are told of all functions when they start.
+            whole=self.workers is not None,
         )
         if self.workers is not None:
             self.control.fleet.freezing.vacated = self.workers.pool.vacated
         self.control.mirror.listen(self._on_change)
+        self.control.mirror.read(self._on_read, self.table.drop)
+        self.table.attach(lambda namespace, name: self.control.mirror.get(Function, namespace, name))
         self.pool.attach(self.control.scaler)
         builder.attach(self.control.memory)
         facts = (
@@ -305,6 +311,12 @@ class Platform:
         await self.store.close()
 
     # -- what the store tells
+
+    def _on_read(self, obj: AnyObject) -> None:
+        """A function at rest, or a revision of it, was fetched."""
+        self.table.learn(obj)
+        if self.workers is not None:
+            self.workers.changed(Change(obj.meta.resource_version, "put", kind_of(obj), obj))
 
     def _on_change(self, change: Change) -> None:
         self.table.apply(change)

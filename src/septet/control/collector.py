@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+from collections.abc import Sequence
 
 import msgspec
 
@@ -17,18 +19,20 @@ from septet.control.settings import ControlSettings
 from septet.control.status import Statuses
 from septet.model.errors import Conflict, NotFound
 from septet.model.function import Function, Revision
-from septet.model.objects import Namespace, Token
+from septet.model.objects import AnyObject, Namespace, Route, Token
 from septet.policy import retention
 from septet.ports.blobs import Blobs, Trees
 from septet.ports.clock import Clock
 from septet.ports.logs import Logs
-from septet.ports.store import Change, Store
+from septet.ports.store import Change, Family, Store
 
 log = logging.getLogger("septet.control.collector")
 
 FINALIZER = "septet/instances"
 """An object with it goes only when none of its instances is left."""
 BUSY = ("pending", "building", "starting")
+SETTLED = 200
+"""Functions in one write."""
 
 
 class Collector:
@@ -62,6 +66,7 @@ class Collector:
         self._unused: dict[str, float] = {}
         self._sharing = 0
         self._deleted: set[tuple[str, str]] = set()
+        self._bytes_at = clock.now() + settings.keep_unused / 8
         mirror.listen(self._changed)
 
     async def run(self) -> None:
@@ -71,26 +76,64 @@ class Collector:
             await self._clock.sleep(self._settings.sweep)
 
     async def sweep(self) -> None:
-        """One pass over everything. Raises Unavailable."""
+        """One pass over all that something may be left to be done for. Raises Unavailable."""
         await self._forget_deleted()
-        for number, function in enumerate(self._mirror.all(Function)):
+        settled: list[Family] = []
+        for number, key in enumerate(self._mirror.awake()):
             await _breathe(number)
-            if function.meta.deleting_since is None:
+            function = self._mirror.get(Function, *key)
+            if function is not None and function.meta.deleting_since is None:
                 await self._retire(function)
-        for number, revision in enumerate(self._mirror.all(Revision)):
-            await _breathe(number)
-            await self._finish(revision)
-        for number, function in enumerate(self._mirror.all(Function)):
-            await _breathe(number)
-            await self._finish(function)
+            family = self._mirror.family(key)
+            if family is None:
+                continue
+            if family.function is not None and self._settled(family.function, family.revisions):
+                settled.append(family)
+            for revision in family.revisions:
+                await self._finish(revision)
+            if family.function is not None:
+                await self._finish(family.function)
+        await self._settle(settled)
         await self._tokens()
-        if not self._deployer.building:
+        if self._clock.now() >= self._bytes_at and not self._deployer.building:
             # While a build runs nothing is taken away: it may be about to use what is there.
             await self._bytes()
+            self._bytes_at = self._clock.now() + self._settings.keep_unused / 8
         if not self._deployer.building:
             await self._caches()
 
+    def _settled(self, function: Function, found: Sequence[Revision]) -> bool:
+        """Whether nobody in control has anything to do for it until it changes: what is true of most functions."""
+        objects = (function, *found)
+        if any(obj.meta.deleting_since is not None for obj in objects):
+            return False
+        for revision in found:
+            scale, phase = revision.spec.template.scale, revision.status.phase
+            if phase == "retired" or (phase == "ready" and (scale.min > 0 or scale.policy == "fixed")):
+                return False
+        keep = referred(self._mirror, function)
+        if any((revision.meta.name in keep) != (not revision.status.unused_since) for revision in found):
+            return False
+        candidates = [
+            retention.Candidate(r.meta.name, r.spec.number, unused_since=r.status.unused_since) for r in found
+        ]
+        if retention.retired(candidates, keep, function.spec.retain, math.inf):
+            return False
+        return self._deployer.calm(function) and self._deployer.settled(function)
+
+    async def _settle(self, families: Sequence[Family]) -> None:
+        for first in range(0, len(families), SETTLED):
+            part = families[first : first + SETTLED]
+            noted = set(await self._store.settle(part))
+            for family in part:
+                if family.function and (family.function.meta.namespace, family.function.meta.name) in noted:
+                    self._mirror.rest(family)
+
     def _changed(self, change: Change) -> None:
+        if isinstance(change.obj, Route):
+            # Which revisions are used may be different now.
+            for target in change.obj.spec.targets:
+                self._mirror.wake(change.obj.meta.namespace, target.function)
         if change.type == "delete" and isinstance(change.obj, Function):
             self._deleted.add((change.obj.meta.namespace, change.obj.meta.name))
 
@@ -184,11 +227,7 @@ class Collector:
 
     async def _bytes(self) -> None:
         """Blobs and trees that nothing has referred to for long."""
-        used: set[str] = set()
-        for function in self._mirror.all(Function):
-            used.add(function.spec.template.source)
-        for revision in self._mirror.all(Revision):
-            used |= {revision.spec.template.source, revision.status.artifact, revision.status.build_log}
+        used = await self._used()
         now = self._clock.now()
         there = [(digest, self._blobs.delete) for digest in await self._blobs.digests()]
         there += [(digest, self._trees.delete) for digest in await self._trees.digests()]
@@ -199,6 +238,25 @@ class Collector:
             if since is not None and now - since >= self._settings.keep_unused:
                 await delete(digest)
                 del self._unused[digest]
+
+    async def _used(self) -> set[str]:
+        """What functions and revisions refer to; a little at a time, for there may be very many."""
+        used: set[str] = set()
+        for kind in ("Function", "Revision"):
+            cursor = ""
+            while True:
+                page = await self._store.page(kind, limit=100, cursor=cursor)
+                for obj in page.items:
+                    used |= _named(obj)
+                cursor = page.cursor
+                if not cursor:
+                    break
+        # What was written while the list was read.
+        for function in self._mirror.all(Function):
+            used |= _named(function)
+        for revision in self._mirror.all(Revision):
+            used |= _named(revision)
+        return used
 
     async def _caches(self) -> None:
         """What builds keep for a namespace goes with it; with every further one, each may keep less."""
@@ -212,6 +270,14 @@ class Collector:
             for name in sorted(kept):
                 await self._trees.trim(name, self._settings.caches // len(kept))
         self._sharing = len(kept)
+
+
+def _named(obj: AnyObject) -> set[str]:
+    if isinstance(obj, Function):
+        return {obj.spec.template.source}
+    if isinstance(obj, Revision):
+        return {obj.spec.template.source, obj.status.artifact, obj.status.build_log}
+    return set()
 
 
 async def _breathe(number: int) -> None:

@@ -60,7 +60,12 @@ class Deployer:
     async def run(self) -> None:
         """Reconciles what the last life left unfinished, then each function that changes, for ever; ends its tasks
         when cancelled."""
-        self._dirty = {(f.meta.namespace, f.meta.name) for f in self._mirror.all(Function) if not self._settled(f)}
+        for key in self._mirror.awake():
+            function = self._mirror.get(Function, *key)
+            if function is not None and self.settled(function):
+                self._dirty.discard(key)
+            else:
+                self._dirty.add(key)
         try:
             while True:
                 for key in sorted(self._dirty - self._busy.keys()):
@@ -81,25 +86,26 @@ class Deployer:
 
     # -- who is to be looked at
 
-    def _settled(self, function: Function) -> bool:
-        """Nothing is left to do: most functions are so when the platform starts, and there may be very many."""
-        status = function.status
+    def settled(self, function: Function) -> bool:
+        """A look at it now would change nothing, now or later."""
+        status, found = function.status, revisions(self._mirror, function)
         ready = next((c for c in status.conditions if c.type == "Ready"), None)
-        return (
-            status.observed_generation == function.meta.generation
-            and ready is not None
-            and ready.status is True
-            and not status.rollout_started_at
-            and all(
-                revision.status.phase in ("ready", "failed", "retired")
-                for revision in self._mirror.revisions(function.meta.uid)
-            )
-            and all(
-                (served := self._mirror.get(Revision, function.meta.namespace, target.revision)) is not None
-                and served.status.phase == "ready"
-                for target in status.traffic
-            )
-        )
+        if status.observed_generation != function.meta.generation or ready is None or ready.status is not True:
+            return False
+        if any(revision.status.phase not in ("ready", "failed", "retired") for revision in found):
+            return False
+        if status.template_digest != template_digest(function):
+            return False
+        to_be = move(function, found, self._clock.wall())
+        in_force = (status.traffic, status.latest_ready, status.rollout_started_at)
+        return to_be.again is None and (to_be.traffic, to_be.latest_ready, to_be.started_at) == in_force
+
+    def calm(self, function: Function) -> bool:
+        """Nothing is under way for it."""
+        key = (function.meta.namespace, function.meta.name)
+        if key in self._dirty or key in self._busy or key in self._timers:
+            return False
+        return all(revision.meta.uid not in self._risers for revision in self._mirror.revisions(function))
 
     def _changed(self, change: Change) -> None:
         obj = change.obj

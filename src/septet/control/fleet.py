@@ -220,17 +220,16 @@ class Fleet:
 
     async def adopt(self) -> None:
         """Takes over what still runs from an earlier life; ends what no revision wants. Raises Unavailable."""
-        wanted = {
-            revision.meta.uid: revision
-            for revision in self._mirror.all(Revision)
-            if revision.status.phase in ("starting", "ready")
-        }
         for sandbox in self._sandboxes.values():
             for info in await sandbox.instances():
                 if info.id in self._members:
                     continue
-                revision = wanted.get(info.labels.get(LABEL_UID, ""))
-                if revision is None:
+                revision = self._mirror.get(Revision, info.namespace, info.revision)
+                if (
+                    revision is None
+                    or revision.meta.uid != info.labels.get(LABEL_UID, "")
+                    or revision.status.phase not in ("starting", "ready")
+                ):
                     await sandbox.stop(info.id, 0)
                     continue
                 member = self._enter(Member(info.id, revision, info))

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from septet.control.birth import Birth
 from septet.control.collector import Collector
@@ -21,6 +21,7 @@ from septet.control.scaler import Scaler
 from septet.control.settings import ControlSettings
 from septet.control.status import Statuses
 from septet.model.errors import SeptetError, Unavailable
+from septet.model.function import Revision
 from septet.model.runtime import Runtime
 from septet.policy import retry
 from septet.ports.blobs import Blobs, Trees, Vault
@@ -61,7 +62,9 @@ class Control:
         settings: ControlSettings,
         number: Callable[[], float] = random.random,
         holder: str = "",
+        whole: bool = False,
     ) -> None:
+        """`whole`: the mirror keeps every function, as those need who hand all of it on."""
         self._store = store
         self._clock = clock
         self._settings = settings
@@ -71,7 +74,8 @@ class Control:
         self._tasks: list[asyncio.Task[None]] = []
         self._keeper: asyncio.Task[None] | None = None
         self._held_until = 0.0
-        self.mirror = Mirror(store)
+        self.mirror = Mirror(store, whole=whole)
+        self.mirror.spare(self._in_use)
         statuses = Statuses(store, self.mirror)
         birth = Birth(store, self.mirror, sandboxes, contracts, vault, logs, clock, runtimes, settings)
         self.fleet = Fleet(self.mirror, birth, sandboxes, pool, clock, settings)
@@ -104,6 +108,10 @@ class Control:
             await self._store.release(LEASE, self._holder)
         except SeptetError as error:
             log.warning("the lease of control is not given back: %s", error)
+
+    def _in_use(self, revisions: Sequence[Revision]) -> bool:
+        keys = [(revision.meta.namespace, revision.meta.name) for revision in revisions]
+        return any(self.scaler.remembers(key) or self.fleet.members(key) for key in keys)
 
     async def _begin(self) -> None:
         self._tasks.append(self._supervise("mirror", self.mirror.run))

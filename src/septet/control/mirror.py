@@ -1,52 +1,126 @@
-"""The store's objects in memory, kept current by its watch."""
+"""The store's objects in memory, kept current by its watch.
+
+All of them but most functions: those that nothing is left to be done for (`Store.settle`) rest in the store until
+somebody asks for one, and only so many of them stay here after that.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar, cast
 
 from septet.model.errors import Expired
-from septet.model.function import Revision
+from septet.model.function import Function, Revision
 from septet.model.objects import KINDS, AnyObject, kind_of
-from septet.ports.store import Change, Store
+from septet.ports.store import Change, Family, Store
 
 Object = TypeVar("Object")
 Listener = Callable[[Change], None]
 Key = tuple[str, str]
 
+FAMILIES = ("Function", "Revision")
+RESTING = 500
+"""Functions at rest that stay in memory; one that is used beyond that is read again, which takes about 0.1 ms."""
+TRIES = 8
+
 
 class Mirror:
-    """A view that lags the store by the time of a watch event. Listeners run on the loop and must not block."""
+    """A view that lags the store by the time of a watch event. Listeners run on the loop and must not block.
 
-    def __init__(self, store: Store, kinds: frozenset[str] = frozenset(KINDS)) -> None:
+    A function and its revisions come and go together, and go only when nothing is left to be done for them.
+    """
+
+    def __init__(
+        self, store: Store, kinds: frozenset[str] = frozenset(KINDS), *, whole: bool = False, resting: int = RESTING
+    ) -> None:
+        """`whole` keeps everything: for those who hand all of it to other processes."""
         self._store = store
         self._kinds = kinds
-        self._objects: dict[str, dict[Key, AnyObject]] = {kind: {} for kind in kinds}
-        self._revisions: dict[str, dict[Key, Revision]] = {}
+        self._whole = whole
+        self._most = resting
+        self._objects: dict[str, dict[Key, AnyObject]] = {kind: {} for kind in (*kinds, *FAMILIES)}
+        self._revisions: dict[Key, dict[Key, Revision]] = {}
+        """By their function's key."""
+        self._awake: dict[Key, None] = {}
+        self._resting: dict[Key, None] = {}
         self._gone: dict[str, int] = {}
         self._listeners: list[Listener] = []
+        self._readers: list[tuple[Callable[[AnyObject], None], Callable[[str, str], None]]] = []
+        self._in_use: Callable[[Sequence[Revision]], bool] = lambda _: False
         self._waiting: list[asyncio.Event] = []
         self.synced = asyncio.Event()
         self.version = 0
 
     def listen(self, listener: Listener) -> None:
-        """Calls `listener` for every change from now on, those found by listing again included."""
+        """Calls `listener` for every change from now on, those found by listing again included, and for every object
+        that something is left to be done for when it is first seen."""
         self._listeners.append(listener)
 
+    def read(self, learn: Callable[[AnyObject], None], drop: Callable[[str, str], None]) -> None:
+        """Calls `learn` for each object at rest that is fetched, `drop` for a function that is let go again."""
+        self._readers.append((learn, drop))
+
+    def spare(self, in_use: Callable[[Sequence[Revision]], bool]) -> None:
+        """A function whose revisions are in use stays here as long as others can go."""
+        self._in_use = in_use
+
+    # -- what is known
+
     def get(self, kind: type[Object], namespace: str, name: str) -> Object | None:
-        return cast("Object | None", self._objects[kind.__name__].get((namespace, name)))
+        """The object of that name. A function at rest is read from the store: Unavailable, Corrupt."""
+        known = self._objects[kind.__name__].get((namespace, name))
+        if known is None and kind.__name__ in FAMILIES and self._may_rest(kind.__name__, (namespace, name)):
+            self._fetch(kind.__name__, namespace, name)
+            known = self._objects[kind.__name__].get((namespace, name))
+        return cast("Object | None", known)
 
     def all(self, kind: type[Object], namespace: str | None = None) -> Iterator[Object]:
-        """Every object of a kind, as a snapshot that may be walked while changes arrive."""
+        """Every object of a kind that is here, as a snapshot that may be walked while changes arrive."""
         found = list(self._objects[kind.__name__].items())
         return (cast("Object", obj) for key, obj in found if namespace is None or key[0] == namespace)
 
-    def revisions(self, function_uid: str) -> list[Revision]:
+    def revisions(self, function: Function) -> list[Revision]:
         """Of one function, in no order: the time does not grow with the number of all revisions."""
-        return list(self._revisions.get(function_uid, {}).values())
+        key = (function.meta.namespace, function.meta.name)
+        if key not in self._awake and key not in self._resting:
+            self._fetch("Function", *key)
+        own = self._revisions.get(key, {}).values()
+        return [revision for revision in own if revision.spec.function_uid == function.meta.uid]
+
+    # -- who rests
+
+    def awake(self) -> list[Key]:
+        """(namespace, name) of all functions that something may be left to be done for; some may be gone."""
+        return list(self._awake)
+
+    def family(self, key: Key) -> Family | None:
+        """What is here of an awake function; None when it is gone, and with it all its revisions."""
+        function = cast("Function | None", self._objects["Function"].get(key))
+        if function is not None:
+            return Family(function, tuple(self.revisions(function)))
+        if key not in self._revisions:
+            self._awake.pop(key, None)
+            return None
+        return Family(None, tuple(self._revisions[key].values()))
+
+    def wake(self, namespace: str, name: str) -> None:
+        """Something may be left to be done for a function that itself did not change."""
+        self._wake((namespace, name))
+
+    def rest(self, family: Family) -> None:
+        """The store has noted that it is settled: it may be let go. What changed meanwhile stays awake."""
+        if family.function is None:
+            return
+        key = (family.function.meta.namespace, family.function.meta.name)
+        if key in self._awake and self.family(key) == family:
+            del self._awake[key]
+            self._resting[key] = None
+            self._let_go()
+
+    # -- what changes
 
     def apply(self, obj: AnyObject) -> None:
         """Takes over what a write returned, ahead of the watch."""
@@ -89,19 +163,22 @@ class Mirror:
             return
 
     async def _list(self) -> int:
-        """Reads all kinds; what is no longer there counts as deleted. Returns the version to watch from."""
-        oldest = 0
-        for kind in sorted(self._kinds):
+        """Reads all that is to be here; what is no longer there counts as deleted. Returns the version to watch
+        from."""
+        versions = []
+        for kind in sorted(self._kinds - set(FAMILIES)):
             found, version = await self._list_kind(kind)
-            oldest = min(oldest, version) if oldest else version
+            versions.append(version)
             for key, obj in list(self._objects[kind].items()):
                 if key not in found and obj.meta.resource_version <= version:
                     self._delete(Change(version, "delete", kind, obj))
             for obj in found.values():
                 self._put(obj)
-        self.version = oldest
+        if self._kinds & set(FAMILIES):
+            versions.append(await self._list_families())
+        self.version = min(versions, default=0)
         self._moved()
-        return oldest
+        return self.version
 
     async def _list_kind(self, kind: str) -> tuple[dict[Key, AnyObject], int]:
         while True:
@@ -117,41 +194,137 @@ class Mirror:
             except Expired:
                 continue
 
+    async def _list_families(self) -> int:
+        """Looks again at those that are here, and takes in those that something is left to be done for."""
+        keys, version = await self._store.unsettled()
+        for kind in FAMILIES:
+            for key, obj in list(self._objects[kind].items()):
+                self._look_again(kind, key, obj, version)
+        if self._whole:
+            keys += [("Function", *key) for key in (await self._list_kind("Function"))[0]]
+        for number, (kind, namespace, name) in enumerate(keys):
+            if number % 50 == 0:
+                await asyncio.sleep(0)
+            self._fetch(kind, namespace, name)
+        return version
+
+    def _look_again(self, kind: str, key: Key, obj: AnyObject, version: int) -> None:
+        family = self._store.family(kind, *key)
+        there = _members(family) if family is not None else []
+        for found in there:
+            self._put(found)
+        if all(found.meta.uid != obj.meta.uid for found in there):
+            self._delete(Change(version, "delete", kind, obj))
+
+    # -- one object
+
     def _put(self, obj: AnyObject) -> None:
+        if isinstance(obj, Function | Revision):
+            self._wake(_family(obj))
+        change = self._place(obj)
+        if change is not None:
+            self._tell(change)
+
+    def _place(self, obj: AnyObject) -> Change | None:
+        """Puts it among the others, unless it is older than what is here."""
         key = (obj.meta.namespace, obj.meta.name)
         known = self._objects[kind_of(obj)].get(key)
         if obj.meta.resource_version <= self._gone.get(obj.meta.uid, 0):
-            return
+            return None
         if known is not None and known.meta.resource_version >= obj.meta.resource_version:
-            return
+            return None
         self._objects[kind_of(obj)][key] = obj
         if isinstance(obj, Revision):
-            if isinstance(known, Revision) and known.spec.function_uid != obj.spec.function_uid:
+            if isinstance(known, Revision):
                 self._unlist(key, known)
-            self._revisions.setdefault(obj.spec.function_uid, {})[key] = obj
-        self._tell(Change(obj.meta.resource_version, "put", kind_of(obj), obj))
+            self._revisions.setdefault(_family(obj), {})[key] = obj
+        return Change(obj.meta.resource_version, "put", kind_of(obj), obj)
 
     def _delete(self, change: Change) -> None:
-        key = (change.obj.meta.namespace, change.obj.meta.name)
-        self._gone[change.obj.meta.uid] = change.version
+        obj = change.obj
+        key = (obj.meta.namespace, obj.meta.name)
+        if isinstance(obj, Function | Revision):
+            self._wake(_family(obj))
+        self._gone[obj.meta.uid] = change.version
         while len(self._gone) > 1000:
             del self._gone[next(iter(self._gone))]
         known = self._objects[change.kind].get(key)
-        if known is not None and known.meta.uid == change.obj.meta.uid:
+        if known is None and change.kind in FAMILIES:
+            # It was at rest: who has something of it all the same must hear.
+            self._tell(change)
+        if known is not None and known.meta.uid == obj.meta.uid:
             del self._objects[change.kind][key]
             if isinstance(known, Revision):
                 self._unlist(key, known)
             self._tell(change)
 
     def _unlist(self, key: Key, revision: Revision) -> None:
-        siblings = self._revisions[revision.spec.function_uid]
+        siblings = self._revisions[_family(revision)]
         del siblings[key]
         if not siblings:
-            del self._revisions[revision.spec.function_uid]
+            del self._revisions[_family(revision)]
 
     def _tell(self, change: Change) -> None:
         for listener in self._listeners:
             listener(change)
+
+    # -- one function with its revisions
+
+    def _may_rest(self, kind: str, key: Key) -> bool:
+        return kind == "Revision" or (key not in self._awake and key not in self._resting)
+
+    def _wake(self, key: Key) -> None:
+        """Something is done to it: it stays here with all that belongs to it until it is settled again."""
+        if key not in self._awake and key not in self._resting:
+            self._fetch("Function", *key)
+        self._resting.pop(key, None)
+        self._awake[key] = None
+
+    def _fetch(self, kind: str, namespace: str, name: str) -> None:
+        """Takes in what is not here; quietly what is at rest, and as news what is not."""
+        family = self._store.family(kind, namespace, name)
+        if family is None:
+            return
+        key = _family(family.function or family.revisions[0])
+        quiet = family.settled and key not in self._awake and key not in self._resting
+        if quiet:
+            self._resting[key] = None
+        elif key not in self._resting:
+            self._awake[key] = None
+        changes = [change for obj in _members(family) if (change := self._place(obj)) is not None]
+        for change in changes:
+            if not quiet:
+                self._tell(change)
+                continue
+            for learn, _ in self._readers:
+                learn(change.obj)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Those that came to rest first go first; not for long those that are in use."""
+        for _ in range(TRIES):
+            if len(self._resting) <= self._most or self._whole:
+                return
+            key = next(iter(self._resting))
+            del self._resting[key]
+            own = self._revisions.get(key, {})
+            if self._in_use(list(own.values())):
+                self._resting[key] = None
+                continue
+            self._objects["Function"].pop(key, None)
+            self._revisions.pop(key, None)
+            for revision in own:
+                del self._objects["Revision"][revision]
+            for _, drop in self._readers:
+                drop(*key)
+
+
+def _members(family: Family) -> list[AnyObject]:
+    return [*family.revisions] if family.function is None else [family.function, *family.revisions]
+
+
+def _family(obj: Function | Revision) -> Key:
+    return (obj.meta.namespace, obj.spec.function if isinstance(obj, Revision) else obj.meta.name)
 
 
 @contextlib.contextmanager

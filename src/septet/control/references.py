@@ -29,4 +29,4 @@ def referred(mirror: Mirror, function: Function) -> set[str]:
 
 def revisions(mirror: Mirror, function: Function) -> list[Revision]:
     """The function's revisions, oldest first."""
-    return sorted(mirror.revisions(function.meta.uid), key=lambda revision: revision.spec.number)
+    return sorted(mirror.revisions(function), key=lambda revision: revision.spec.number)

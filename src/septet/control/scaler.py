@@ -24,6 +24,8 @@ from septet.ports.store import Change
 
 log = logging.getLogger("septet.control.scaler")
 
+REASONS = 1000
+"""Revisions without instances of which is known why they have none, beyond that nobody called them."""
 GAP = 0.01
 """Seconds between two answers to demand, so that a burst of calls is one question."""
 AGAIN = 0.1
@@ -173,6 +175,7 @@ class Scaler:
         for key in [key for key in self._standings if self._gone(key)]:
             self._standings.pop(key).give_up(NotFound(f"revision {key[1]} was deleted"))
             self._later.pop(key, None)
+        self._forget(now)
         members = {member.key: member.revision for member in self._fleet.members()}
         for key in dict.fromkeys((*self._watched, *self._standings, *members)):
             revision = self._mirror.get(Revision, *key) or members.get(key)
@@ -185,6 +188,17 @@ class Scaler:
                 self._kept(key, revision, now)
             elif not self._asleep(key, revision):
                 self._tick(key, revision, now)
+
+    def _forget(self, now: float) -> None:
+        """Of a revision that sleeps, what is remembered says nothing that a fresh start would not."""
+        for key, standing in list(self._standings.items()):
+            told = standing.emptied == "scaled-to-zero" or len(self._standings) > REASONS
+            if told and standing.sleeps(now) and key not in self._later and not self._fleet.members(key):
+                del self._standings[key]
+
+    def remembers(self, key: RevisionKey) -> bool:
+        """Whether it is looked at again and again."""
+        return key in self._standings
 
     def _gone(self, key: RevisionKey) -> bool:
         return self._mirror.get(Revision, *key) is None and not self._fleet.members(key)
@@ -214,9 +228,8 @@ class Scaler:
             if change.type == "delete" or not self._at_rest(key, obj):
                 self.wanted(key)
         elif isinstance(obj, Function) and obj.meta.deleting_since is not None:
-            for revision in self._mirror.all(Revision, obj.meta.namespace):
-                if revision.spec.function_uid == obj.meta.uid:
-                    self.wanted((revision.meta.namespace, revision.meta.name))
+            for revision in self._mirror.revisions(obj):
+                self.wanted((revision.meta.namespace, revision.meta.name))
 
     # -- one revision
 

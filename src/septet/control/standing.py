@@ -38,6 +38,11 @@ class Standing:
             self._settings = autoscale.settings_of(revision.spec.template.scale, concurrency(revision))
         return self._settings
 
+    def sleeps(self, now: float) -> bool:
+        """Nothing of it is due, or has failed."""
+        due = self.calls or self.on_trial or self.prewarm_at or now < self.kept_until or now < self.retry_at
+        return not due and self.memory is None and self.error is None and self.full_since is None
+
     def succeeded(self) -> None:
         self.failures = 0
         self.retry_at = 0.0

@@ -5,12 +5,12 @@ Entries are made when they are first asked for after a change, and are immutable
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from septet.model.errors import NotFound, SeptetError, Unavailable
 from septet.model.function import Function, Limits, Revision
-from septet.model.objects import Namespace, Quota, Route
+from septet.model.objects import AnyObject, Namespace, Quota, Route
 from septet.model.runtime import Runtime
 from septet.ports.signals import RevisionKey
 from septet.ports.store import Change
@@ -47,11 +47,16 @@ class Table:
         self._revisions: dict[tuple[str, str], dict[str, Revision]] = {}
         self._entries: dict[tuple[str, str], FunctionEntry] = {}
         self._quotas: dict[str, Quota] = {}
+        self._find: Callable[[str, str], object] | None = None
         self.routes: dict[tuple[str, str], Route] = {}
         self.routes_version = 0
         self.version = 0
         self.generation = 0
         """Grows with every change of anything here, so that what was derived from it can be dropped."""
+
+    def attach(self, find: Callable[[str, str], object]) -> None:
+        """`find` is asked for a function that is not here; what it finds comes by `learn` before it returns."""
+        self._find = find
 
     def touch(self) -> None:
         """Something that decisions hang on changed elsewhere: what was derived is dropped."""
@@ -65,10 +70,21 @@ class Table:
         self.generation += 1
 
     def apply(self, change: Change) -> None:
-        obj = change.obj
-        gone = change.type == "delete"
         self.version = change.version
         self.generation += 1
+        self._take(change.obj, change.type == "delete")
+
+    def learn(self, obj: AnyObject) -> None:
+        """What was there before, and was not known here: nothing that was derived hangs on it."""
+        self._take(obj, False)
+
+    def drop(self, namespace: str, name: str) -> None:
+        """A function that did not change is found again when it is asked for."""
+        key = (namespace, name)
+        for known in (self._functions, self._revisions, self._entries):
+            known.pop(key, None)
+
+    def _take(self, obj: AnyObject, gone: bool) -> None:
         if isinstance(obj, Function):
             key = (obj.meta.namespace, obj.meta.name)
             self._entries.pop(key, None)
@@ -105,8 +121,11 @@ class Table:
     def function(self, namespace: str, name: str) -> FunctionEntry | None:
         key = (namespace, name)
         entry = self._entries.get(key)
-        if entry is None and key in self._functions:
-            entry = self._entries[key] = self._make(self._functions[key])
+        if entry is None:
+            if key not in self._functions and self._find is not None:
+                self._find(namespace, name)
+            if key in self._functions:
+                entry = self._entries[key] = self._make(self._functions[key])
         return entry
 
     def functions(self) -> list[tuple[str, str]]:

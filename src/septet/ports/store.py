@@ -5,10 +5,11 @@ The clauses below are numbered; the conformance suite has a test per clause, run
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
+from septet.model.function import Function, Revision
 from septet.model.objects import AnyObject
 
 
@@ -28,6 +29,15 @@ class Page(NamedTuple):
     items: tuple[AnyObject, ...]
     version: int
     cursor: str
+
+
+class Family(NamedTuple):
+    """A function with the revisions that it owns; `function` is None for a revision that outlives it. `settled`: see
+    `Store.settle`."""
+
+    function: Function | None
+    revisions: tuple[Revision, ...]
+    settled: bool = False
 
 
 class LeaseGrant(NamedTuple):
@@ -106,6 +116,30 @@ class Store(Protocol):
 
         store.15  No gap, no duplicate, in the order of versions.
         store.16  Raises Expired on the first step when `after` is older than what is kept.
+        """
+        ...
+
+    def family(self, kind: str, namespace: str, name: str) -> Family | None:
+        """The function of that name, or that of the revision of that name, with all its revisions; None when there is
+        none. At once: it is asked while a call waits, so a driver of a distant store keeps here what it needs for it.
+
+        store.20  Shows every write that has returned.
+        """
+        ...
+
+    async def settle(self, families: Sequence[Family]) -> list[tuple[str, str]]:
+        """Notes, durably, that nothing is left to be done for these; returns (namespace, name) of those noted.
+
+        store.21  One that changed, or got or lost a revision, since it was read is not noted.
+        """
+        ...
+
+    async def unsettled(self) -> tuple[list[tuple[str, str, str]], int]:
+        """(kind, namespace, name) of all functions that are not settled and of their revisions that are not, and
+        the version that this shows.
+
+        store.22  A function is unsettled from each write to it or to a revision of it on, as that write itself is,
+                  until it is settled.
         """
         ...
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from septet.model.errors import Conflict, Expired, NotFound
+from septet.model.function import Function, Revision
 from septet.model.objects import AnyObject, kind_of
-from septet.ports.store import Change, LeaseGrant, Page
+from septet.ports.store import Change, Family, LeaseGrant, Page
 
 Key = tuple[str, str, str]
 
@@ -30,6 +31,8 @@ class MemoryStore:
         self.closed = False
         self.break_watches = False
         self.before_status: Any = None
+        self.open: set[Key] = set()
+        self.families = 0
         self.leases: dict[str, LeaseGrant] = {}
         self._uids = itertools.count(1)
         self._more = asyncio.Condition()
@@ -48,6 +51,11 @@ class MemoryStore:
             self.objects[self._key(stored)] = stored
         else:
             self.objects.pop(self._key(stored), None)
+            self.open.discard(self._key(stored))
+        if isinstance(stored, Function | Revision):
+            function = stored.spec.function if isinstance(stored, Revision) else stored.meta.name
+            touched = {self._key(stored), ("Function", stored.meta.namespace, function)}
+            self.open |= touched & self.objects.keys()
         self.changes.append(Change(self.number, type, kind_of(stored), stored))
         while len(self.changes) > self.keep:
             self.oldest = self.changes.pop(0).version
@@ -141,6 +149,36 @@ class MemoryStore:
             if not ready:
                 async with self._more:
                     await self._more.wait()
+
+    def family(self, kind: str, namespace: str, name: str) -> Family | None:
+        self.families += 1
+        found = self.objects.get((kind, namespace, name))
+        if isinstance(found, Revision):
+            function = self.objects.get(("Function", namespace, found.spec.function))
+            if function is None or function.meta.uid != found.spec.function_uid:
+                return Family(None, (found,))
+            found = function
+        if not isinstance(found, Function):
+            return None
+        uid, own = found.meta.uid, list(self.objects.values())
+        revisions = tuple(r for r in own if isinstance(r, Revision) and r.spec.function_uid == uid)
+        return Family(found, revisions, self._key(found) not in self.open)
+
+    async def settle(self, families: Sequence[Family]) -> list[tuple[str, str]]:
+        noted = []
+        for each in families:
+            assert each.function is not None
+            meta = each.function.meta
+            now = self.family("Function", meta.namespace, meta.name)
+            versions = [sorted(r.meta.resource_version for r in f.revisions) for f in (each, now or Family(None, ()))]
+            if now is not None and now.function == each.function and versions[0] == versions[1]:
+                self.open -= {("Function", meta.namespace, meta.name)}
+                self.open -= {self._key(revision) for revision in each.revisions}
+                noted.append((meta.namespace, meta.name))
+        return noted
+
+    async def unsettled(self) -> tuple[list[Key], int]:
+        return sorted(self.open), self.number
 
     async def version(self) -> int:
         return self.number

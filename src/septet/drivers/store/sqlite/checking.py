@@ -7,7 +7,7 @@ from typing import Any
 
 import apsw
 
-from septet.drivers.store.sqlite import rows
+from septet.drivers.store.sqlite import rows, settling
 from septet.drivers.store.sqlite.writing import sequence
 from septet.model.errors import Corrupt
 
@@ -16,6 +16,7 @@ _ROWS = {
     "changes": "SELECT version, type, kind, namespace, name, data, before, checksum FROM changes",
     "leases": "SELECT name, holder, fence, expires_at, checksum FROM leases",
     "audit": "SELECT data, checksum, id FROM audit",
+    "unsettled": "SELECT kind, namespace, name, checksum FROM unsettled",
 }
 
 # The newest change of a name that is kept says whether the object is there, and at which version.
@@ -37,6 +38,7 @@ def check_all(db: apsw.Connection) -> list[str]:
         ("the table changes", _changes),
         ("the table leases", _leases),
         ("the table audit", _audit),
+        ("the table unsettled", _unsettled),
         ("objects and changes", _together),
     ):
         try:
@@ -80,6 +82,12 @@ def _audit(db: apsw.Connection) -> Iterator[str]:
     for data, check, id_ in _rows(db, "audit"):
         if rows.checksum("audit", data) != check:
             yield f"audit entry {id_}"
+
+
+def _unsettled(db: apsw.Connection) -> Iterator[str]:
+    for kind, namespace, name, check in _rows(db, "unsettled"):
+        if settling.checksum(kind, namespace, name) != check:
+            yield f"note on {kind} {namespace}/{name}"
 
 
 def _together(db: apsw.Connection) -> Iterator[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import apsw
 
+from septet.drivers.store.sqlite import rows
 from septet.model.errors import Corrupt, Unavailable
 
 BUSY_MS = 5_000
@@ -81,6 +82,7 @@ def migrate(db: apsw.Connection, path: Path, steps: list[tuple[int, str]] | None
         )
     if 0 < current < newest:
         copy(db, path.with_name(f"{path.name}.before-{newest:04d}"))
+    db.create_scalar_function("checksum", rows.checksum, deterministic=True)
     for number, sql in steps:
         if number > current:
             with db:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar, cast
@@ -13,14 +13,14 @@ from typing import TypeVar, cast
 import apsw
 import msgspec
 
-from septet.drivers.store.sqlite import reading, rows, writing
+from septet.drivers.store.sqlite import reading, rows, settling, writing
 from septet.drivers.store.sqlite.checking import check_all
 from septet.drivers.store.sqlite.connection import connect, copy, translated
 from septet.drivers.store.sqlite.writer import Writer
 from septet.model.errors import InvalidInput, Unavailable
 from septet.model.objects import AnyObject
 from septet.ports.clock import Clock
-from septet.ports.store import Change, LeaseGrant, Page
+from septet.ports.store import Change, Family, LeaseGrant, Page
 
 Result = TypeVar("Result")
 READERS = 3
@@ -40,6 +40,7 @@ class SqliteStore:
         with translated():
             for _ in range(READERS):
                 self._idle.put(connect(path, readonly=True))
+            self._here = connect(path, readonly=True)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
 
     # -- writes
@@ -88,6 +89,17 @@ class SqliteStore:
 
     async def version(self) -> int:
         return await self._read(reading.newest)
+
+    def family(self, kind: str, namespace: str, name: str) -> Family | None:
+        if self._closed:
+            raise Unavailable("the store is closed")
+        return _reading(self._here, lambda db: settling.family(db, kind, namespace, name))
+
+    async def unsettled(self) -> tuple[list[tuple[str, str, str]], int]:
+        return await self._read(lambda db: (settling.unsettled(db), reading.newest(db)))
+
+    async def settle(self, families: Sequence[Family]) -> list[tuple[str, str]]:
+        return await self._writer.run(lambda db: settling.settle(db, families))
 
     async def watch(self, after: int, kinds: frozenset[str] | None = None) -> AsyncIterator[Change]:
         waker = asyncio.Event()
@@ -179,6 +191,7 @@ class SqliteStore:
         await asyncio.to_thread(self._readers.shutdown)
         while not self._idle.empty():
             self._idle.get().close()
+        self._here.close()
         await asyncio.to_thread(self._writer.close)
 
     # -- inside
@@ -190,15 +203,7 @@ class SqliteStore:
         def job() -> Result:
             db = self._idle.get()
             try:
-                # One transaction, so that several statements see one state.
-                with translated():
-                    db.execute("BEGIN")
-                    try:
-                        return work(db)
-                    finally:
-                        # SQLite has ended it by itself after some errors, and that error is the one to tell.
-                        if db.in_transaction:
-                            db.execute("ROLLBACK")
+                return _reading(db, work)
             finally:
                 self._idle.put(db)
 
@@ -211,6 +216,18 @@ class SqliteStore:
     def _wake(self) -> None:
         for waker in self._wakers:
             waker.set()
+
+
+def _reading(db: apsw.Connection, work: Callable[[apsw.Connection], Result]) -> Result:
+    """One transaction, so that several statements see one state."""
+    with translated():
+        db.execute("BEGIN")
+        try:
+            return work(db)
+        finally:
+            # SQLite has ended it by itself after some errors, and that error is the one to tell.
+            if db.in_transaction:
+                db.execute("ROLLBACK")
 
 
 def _lease(db: apsw.Connection, name: str) -> tuple[str, int, float]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 import apsw
 import msgspec
 
-from septet.drivers.store.sqlite import rows
+from septet.drivers.store.sqlite import rows, settling
 from septet.model.errors import Conflict, NotFound
 from septet.model.meta import Meta
 from septet.model.objects import AnyObject, kind_of
@@ -158,6 +158,7 @@ def _put(db: apsw.Connection, obj: AnyObject, before: bytes | None) -> AnyObject
         (kind, meta.namespace, meta.name, meta.uid, owner, version, data, check),
     )
     _log(db, "put", obj, data, before)
+    settling.note(db, obj)
     return obj
 
 
@@ -166,6 +167,7 @@ def _remove(db: apsw.Connection, obj: AnyObject, before: bytes, now: float) -> A
     kind, meta = kind_of(obj), obj.meta
     db.execute("DELETE FROM objects WHERE kind = ? AND namespace = ? AND name = ?", (kind, meta.namespace, meta.name))
     _log(db, "delete", obj, rows.encode(obj), before)
+    settling.note_removal(db, obj)
     # Said with the index's own condition; without it the whole table is read.
     owned = db.execute(
         "SELECT kind, namespace, name FROM objects WHERE owner = ? AND owner != ''", (meta.uid,)

@@ -104,7 +104,7 @@ class Collector:
 
     def _settled(self, function: Function, found: Sequence[Revision]) -> bool:
         """Whether nobody in control has anything to do for it until it changes: what is true of most functions."""
-        objects = (function, *found)
+        objects: tuple[Function | Revision, ...] = (function, *found)
         if any(obj.meta.deleting_since is not None for obj in objects):
             return False
         for revision in found:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import msgspec
 from septet.drivers.store.sqlite.store import SqliteStore
 from septet.model.errors import Conflict, Expired, InvalidInput, NotFound
 from septet.model.objects import AnyObject, kind_of
-from septet.ports.store import Change, LeaseGrant, Page
+from septet.ports.store import Change, Family, LeaseGrant, Page
 
 
 def with_meta(obj: AnyObject, **changes: Any) -> AnyObject:
@@ -176,6 +176,26 @@ class NeverLooks(SqliteStore):
         return []
 
 
+class KeepsOldFamilies(SqliteStore):
+    def family(self, kind: str, namespace: str, name: str) -> Family | None:
+        known: dict[str, Family | None] = self.__dict__.setdefault("known", {})
+        if name not in known:
+            known[name] = super().family(kind, namespace, name)
+        return known[name]
+
+
+class SettlesBlindly(SqliteStore):
+    async def settle(self, families: Sequence[Family]) -> list[tuple[str, str]]:
+        await super().settle(families)
+        return [(f.function.meta.namespace, f.function.meta.name) for f in families if f.function is not None]
+
+
+class LosesWork(SqliteStore):
+    async def unsettled(self) -> tuple[list[tuple[str, str, str]], int]:
+        keys, version = await super().unsettled()
+        return [key for key in keys if key[0] == "Revision"], version
+
+
 BROKEN: dict[str, type[SqliteStore]] = {
     "acknowledged_writes_survive_sigkill": AnswersBeforeItWrites,
     "acknowledged_writes_survive_power_loss": NeverSyncs,
@@ -199,5 +219,8 @@ BROKEN: dict[str, type[SqliteStore]] = {
     "a_lease_has_one_holder": SharesLeases,
     "a_backup_is_one_moment": CopiesTheFile,
     "the_check_names_every_altered_row": NeverLooks,
+    "a_family_is_what_was_written_last": KeepsOldFamilies,
+    "what_changed_is_not_settled": SettlesBlindly,
+    "every_write_unsettles": LosesWork,
 }
 """By the name of the check that finds them."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 from septet.drivers.store.sqlite.store import SqliteStore
@@ -123,7 +123,7 @@ def owned_by(owner: AnyObject) -> OwnerReference:
     return OwnerReference(kind=type(owner).__name__, name=owner.meta.name, uid=owner.meta.uid)
 
 
-def names(objects: list[AnyObject] | tuple[AnyObject, ...]) -> list[str]:
+def names(objects: Sequence[AnyObject]) -> list[str]:
     return [obj.meta.name for obj in objects]
 
 

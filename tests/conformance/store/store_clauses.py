@@ -13,10 +13,10 @@ from store_beds import SqliteBed, function, names, owned_by, take, watching
 
 from septet.drivers.store.sqlite.store import SqliteStore
 from septet.model.errors import Conflict, Expired, InvalidInput, NotFound
-from septet.model.function import Function, FunctionStatus
+from septet.model.function import Function, FunctionStatus, Revision, RevisionSpec, revision_name
 from septet.model.meta import Meta
 from septet.model.objects import AnyObject, Namespace, Secret
-from septet.ports.store import Change, LeaseGrant
+from septet.ports.store import Change, Family, LeaseGrant
 
 suite: Suite[SqliteBed] = Suite()
 clause = suite.clause
@@ -372,11 +372,133 @@ async def the_check_names_every_altered_row(bed: SqliteBed) -> None:
     alter(bed.path, "UPDATE changes SET version = version + 10 WHERE version = 3")
     alter(bed.path, "UPDATE leases SET fence = 7")
     alter(bed.path, "UPDATE audit SET data = replace(data, 'me', 'it')")
+    alter(bed.path, "UPDATE unsettled SET name = 'f9' WHERE name = 'f2'")
     await bed.open()
     said = " | ".join(await bed.store.check())
-    for part in ("object Function default/f1", "change 13", "lease loop", "audit entry 1"):
+    for part in (
+        "object Function default/f1",
+        "change 13",
+        "lease loop",
+        "audit entry 1",
+        "note on Function default/f9",
+    ):
         assert part in said, said
     assert "f0" not in said
+
+
+async def grown(bed: SqliteBed, name: str, count: int = 2) -> Family:
+    """A function with revisions."""
+    made = await bed.store.create(function(name))
+    for number in range(1, count + 1):
+        await bed.store.create(revision(made, number))
+    return _family(bed, name)
+
+
+def revision(owner: AnyObject, number: int, **meta: object) -> Revision:
+    assert isinstance(owner, Function)
+    name = revision_name(owner.meta.name, number)
+    return Revision(
+        meta=Meta(name=name, namespace=owner.meta.namespace, owner=owned_by(owner), **meta),  # type: ignore[arg-type]
+        spec=RevisionSpec(
+            function=owner.meta.name, function_uid=owner.meta.uid, number=number, template=owner.spec.template
+        ),
+    )
+
+
+def _family(bed: SqliteBed, name: str, kind: str = "Function") -> Family:
+    found = bed.store.family(kind, "default", name)
+    assert found is not None
+    return found
+
+
+def _function(family: Family) -> Function:
+    assert family.function is not None
+    return family.function
+
+
+@clause("store.20")
+async def a_family_is_what_was_written_last(bed: SqliteBed) -> None:
+    family = await grown(bed, "a")
+    assert names(family.revisions) == ["a-00001", "a-00002"]
+    assert _function(family).meta.name == "a"
+    assert _family(bed, "a-00002", "Revision") == family
+    changed = await bed.store.update(with_runtime(_function(family), "node"))
+    assert _family(bed, "a").function == changed
+    await bed.store.create(revision(changed, 3, finalizers=("wait",)))
+    await bed.store.delete("Revision", "default", "a-00001")
+    assert names(_family(bed, "a").revisions) == ["a-00002", "a-00003"]
+    await bed.store.delete("Function", "default", "a")
+    assert bed.store.family("Function", "default", "a") is None
+    assert bed.store.family("Revision", "default", "a-00002") is None
+    left = _family(bed, "a-00003", "Revision")
+    assert left.function is None and names(left.revisions) == ["a-00003"]
+    await bed.store.create(function("a"))
+    assert _family(bed, "a").revisions == ()
+    assert _family(bed, "a-00003", "Revision").function is None, "it is none of the new one's"
+
+
+@clause("store.21")
+async def what_changed_is_not_settled(bed: SqliteBed) -> None:
+    old, unchanged = await grown(bed, "a"), await grown(bed, "b")
+    one, two = old.revisions
+    noted = [("default", "a")]
+    await bed.store.update_status(with_status(_function(old), latest_ready="a-00001"))
+    assert await bed.store.settle([old, unchanged]) == [("default", "b")]
+    now = _family(bed, "a")
+    await bed.store.update(with_meta(one, annotations={"x": "y"}))
+    assert await bed.store.settle([now]) == []
+    now = _family(bed, "a")
+    await bed.store.create(revision(_function(now), 3))
+    assert await bed.store.settle([now]) == []
+    now = _family(bed, "a")
+    await bed.store.delete("Revision", "default", two.meta.name)
+    assert await bed.store.settle([now]) == []
+    assert await bed.store.settle([_family(bed, "a")]) == noted
+    await bed.store.delete("Function", "default", "b")
+    assert await bed.store.settle([unchanged]) == []
+
+
+@clause("store.22")
+async def every_write_unsettles(bed: SqliteBed) -> None:
+    async def open_ones() -> set[str]:
+        await bed.reopen()
+        keys, version = await bed.store.unsettled()
+        assert version == await bed.store.version()
+        return {name for _, _, name in keys}
+
+    async def settled(name: str = "a") -> Function:
+        await bed.store.settle([_family(bed, name)])
+        assert _family(bed, name).settled
+        assert not any(each.startswith(name) for each in await open_ones())
+        return _function(_family(bed, name))
+
+    first = await grown(bed, "a")
+    await grown(bed, "b", 1)
+    assert not first.settled
+    assert await open_ones() == {"a", "a-00001", "a-00002", "b", "b-00001"}
+    await settled("b")
+    a = await settled()
+    await bed.store.update(with_meta(a, annotations={"x": "y"}))
+    assert not _family(bed, "a").settled and await open_ones() == {"a"}
+    a = await settled()
+    await bed.store.update_status(with_status(a, latest_ready="a-00001"))
+    assert await open_ones() == {"a"}
+    await settled()
+    one = _family(bed, "a").revisions[0]
+    await bed.store.update_status(replace(one, status=replace(one.status, phase="failed")))
+    assert await open_ones() == {"a", "a-00001"}
+    await settled()
+    await bed.store.delete("Revision", "default", "a-00001")
+    assert await open_ones() == {"a"}
+    a = await settled()
+    await bed.store.create(revision(a, 3, finalizers=("wait",)))
+    await settled()
+    await bed.store.delete("Function", "default", "a")
+    assert await open_ones() == {"a-00003"}, "it waits for its finalizer"
+    one = _family(bed, "a-00003", "Revision").revisions[0]
+    await bed.store.update(with_meta(one, finalizers=()))
+    assert await open_ones() == set()
+    assert await bed.store.check() == []
 
 
 def alter(path: Path, sql: str) -> None:

@@ -283,6 +283,20 @@ async def test_a_migration_makes_a_backup_first_and_is_one_step(bed: SqliteBed) 
         await before.close()
 
 
+async def test_all_that_an_older_version_wrote_is_looked_at_once_more(bed: SqliteBed) -> None:
+    for name in ("a", "b"):
+        await bed.store.create(function(name))
+    await bed.store.create(Secret(meta=Meta(name="s")))
+    await bed.close()
+    db = apsw.Connection(str(bed.path))
+    db.execute("DROP TABLE unsettled; PRAGMA user_version = 1")
+    db.close()
+    await bed.open()
+    keys, _ = await bed.store.unsettled()
+    assert keys == [("Function", "default", "a"), ("Function", "default", "b")]
+    assert await bed.store.check() == []
+
+
 async def test_a_store_of_a_newer_version_is_left_alone(bed: SqliteBed) -> None:
     await bed.close()
     db = apsw.Connection(str(bed.path))

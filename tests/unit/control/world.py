@@ -24,6 +24,7 @@ from fakes import (
 from memory_store import MemoryStore
 
 from septet.control.loop import Control
+from septet.control.mirror import Mirror
 from septet.control.settings import ControlSettings
 from septet.dataplane.pool import InstancePool
 from septet.model.errors import NotFound
@@ -127,6 +128,11 @@ class World:
         while not true():
             assert self.clock.now() < deadline, "it did not come true in time"
             await asyncio.sleep(0.01)
+
+    @property
+    def mirror(self) -> Mirror:
+        assert self.control is not None
+        return self.control.mirror
 
     def function(self, name: str, namespace: str = "default") -> Function:
         return cast("Function", self.store.objects[("Function", namespace, name)])

@@ -57,6 +57,7 @@ from septet.policy import warm_pool
 from septet.ports.contract import Contract
 from septet.ports.logs import LogLine, Stream
 from septet.ports.sandbox import Sandbox
+from septet.ports.signals import RevisionKey
 from septet.ports.store import Change
 from septet.service.authenticate import Credentials
 from septet.service.bootstrap import bootstrap
@@ -159,7 +160,7 @@ class Platform:
         if self.workers is not None:
             self.control.fleet.freezing.vacated = self.workers.pool.vacated
         self.control.mirror.listen(self._on_change)
-        self.control.mirror.read(self._on_read, self.table.drop)
+        self.control.mirror.read(self._on_read, self._on_drop)
         self.table.attach(lambda namespace, name: self.control.mirror.get(Function, namespace, name))
         self.pool.attach(self.control.scaler)
         builder.attach(self.control.memory)
@@ -317,6 +318,12 @@ class Platform:
         self.table.learn(obj)
         if self.workers is not None:
             self.workers.changed(Change(obj.meta.resource_version, "put", kind_of(obj), obj))
+
+    def _on_drop(self, function: tuple[str, str], revisions: Sequence[RevisionKey]) -> None:
+        """A function at rest was let go: here nothing of it is kept either."""
+        self.table.drop(function)
+        for key in revisions:
+            self.pool.forget(key)
 
     def _on_change(self, change: Change) -> None:
         self.table.apply(change)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from septet import registry
-from septet.app.host import before_functions, locked, many_files, scratch
+from septet.app.host import before_functions, locked, many_files, one_heap, scratch
 from septet.app.log import start_logging
 from septet.app.platform import Platform, process_sandbox
 from septet.drivers.blobs.files import FileBlobs
@@ -35,6 +35,7 @@ def run(settings: Settings, on_ready: OnReady) -> int:
     start_logging(settings.log_level)
     many_files()
     before_functions()
+    one_heap()
     import uvloop
 
     with locked(settings.data_dir), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -14,6 +14,7 @@ from septet.control.deployer import Deployer
 from septet.control.fleet import Fleet
 from septet.control.mirror import Mirror
 from septet.control.references import referred, revisions
+from septet.control.routing import Routing
 from septet.control.scaler import Scaler
 from septet.control.settings import ControlSettings
 from septet.control.status import Statuses
@@ -46,6 +47,7 @@ class Collector:
         fleet: Fleet,
         scaler: Scaler,
         deployer: Deployer,
+        routing: Routing,
         blobs: Blobs,
         trees: Trees,
         logs: Logs,
@@ -58,6 +60,7 @@ class Collector:
         self._fleet = fleet
         self._scaler = scaler
         self._deployer = deployer
+        self._routing = routing
         self._blobs = blobs
         self._trees = trees
         self._logs = logs
@@ -118,6 +121,8 @@ class Collector:
             retention.Candidate(r.meta.name, r.spec.number, unused_since=r.status.unused_since) for r in found
         ]
         if retention.retired(candidates, keep, function.spec.retain, math.inf):
+            return False
+        if not self._routing.calm(function.meta.namespace, function.meta.name):
             return False
         return self._deployer.calm(function) and self._deployer.settled(function)
 

@@ -67,6 +67,7 @@ class Member:
         self.exit: InstanceExit | None = None
         self.birth: asyncio.Task[None] | None = None
         self.opening: asyncio.Task[None] | None = None
+        self.watch: asyncio.Task[None] | None = None
         self.frozen_since = 0.0
 
     @property
@@ -239,7 +240,7 @@ class Fleet:
                 if info.state != "starting":
                     self._handle(info.id, life.Running())
                 else:
-                    self._spawn(self._watch_start(member))
+                    member.watch = self._spawn(self._watch_start(member))
 
     async def close(self) -> None:
         """Closes all links; stops the instances of drivers that cannot hand them to a later life."""
@@ -267,6 +268,8 @@ class Fleet:
         if step.phase == before:
             return
         member.phase = step.phase
+        if before == "starting" and member.watch is not None and member.watch is not asyncio.current_task():
+            member.watch.cancel()
         ended = event.exit if isinstance(event, life.Stopped) else None
         member.info = msgspec.structs.replace(member.info, state=life.SHOWN[step.phase], exit=ended)
         for instruction in step.do:
@@ -330,7 +333,7 @@ class Fleet:
             return
         member.info = msgspec.structs.replace(info, state=member.info.state, exit=member.info.exit)
         if member.phase == "starting":
-            self._spawn(self._watch_start(member))
+            member.watch = self._spawn(self._watch_start(member))
 
     async def _watch_start(self, member: Member) -> None:
         """A process that does not even exist after the start timeout never will."""
@@ -438,8 +441,11 @@ class Fleet:
             self._of.pop(member.key, None)
         if member.revision.spec.template.platform:
             self._spawn(self._birth.withdraw(member.id, member.revision))
-        if member.link is not None:
-            self._spawn(member.link.close(0))
+        # It, its link and its tasks know each other: let go by hand, they need not be searched for.
+        link, member.link = member.link, None
+        member.birth = member.opening = member.watch = None
+        if link is not None:
+            self._spawn(link.close(0))
         self._admit()
 
     async def _end(self, member: Member) -> None:
@@ -464,6 +470,8 @@ class Fleet:
         task = asyncio.create_task(self._guarded(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # One that is cancelled before its first step has not been run at all.
+        task.add_done_callback(lambda _: work.close())
         return task
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:

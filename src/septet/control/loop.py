@@ -86,10 +86,21 @@ class Control:
             self.mirror, statuses, birth, builder, blobs, logs, clock, settings, self.scaler.trial, self.scaler.trouble
         )
         self.deployer = Deployer(store, self.mirror, statuses, revising, clock, settings)
-        self.collector = Collector(
-            store, self.mirror, statuses, self.fleet, self.scaler, self.deployer, blobs, trees, logs, clock, settings
-        )
         self.routing = Routing(self.mirror, statuses, clock)
+        self.collector = Collector(
+            store,
+            self.mirror,
+            statuses,
+            self.fleet,
+            self.scaler,
+            self.deployer,
+            self.routing,
+            blobs,
+            trees,
+            logs,
+            clock,
+            settings,
+        )
 
     async def start(self) -> None:
         """Takes the lease, reads the store, adopts instances, and begins; returns when that is done."""

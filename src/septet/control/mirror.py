@@ -14,15 +14,16 @@ from typing import TypeVar, cast
 
 from septet.model.errors import Expired
 from septet.model.function import Function, Revision
-from septet.model.objects import KINDS, AnyObject, kind_of
+from septet.model.objects import KINDS, AnyObject, Route, kind_of
 from septet.ports.store import Change, Family, Store
 
 Object = TypeVar("Object")
 Listener = Callable[[Change], None]
 Key = tuple[str, str]
+Drop = Callable[[Key, Sequence[Key]], None]
 
 FAMILIES = ("Function", "Revision")
-RESTING = 500
+RESTING = 200
 """Functions at rest that stay in memory; one that is used beyond that is read again, which takes about 0.1 ms."""
 TRIES = 8
 
@@ -43,12 +44,13 @@ class Mirror:
         self._most = resting
         self._objects: dict[str, dict[Key, AnyObject]] = {kind: {} for kind in (*kinds, *FAMILIES)}
         self._revisions: dict[Key, dict[Key, Revision]] = {}
-        """By their function's key."""
+        self._routes: dict[Key, dict[Key, Route]] = {}
+        """Both by the key of the function."""
         self._awake: dict[Key, None] = {}
         self._resting: dict[Key, None] = {}
         self._gone: dict[str, int] = {}
         self._listeners: list[Listener] = []
-        self._readers: list[tuple[Callable[[AnyObject], None], Callable[[str, str], None]]] = []
+        self._readers: list[tuple[Callable[[AnyObject], None], Drop]] = []
         self._in_use: Callable[[Sequence[Revision]], bool] = lambda _: False
         self._waiting: list[asyncio.Event] = []
         self.synced = asyncio.Event()
@@ -59,8 +61,9 @@ class Mirror:
         that something is left to be done for when it is first seen."""
         self._listeners.append(listener)
 
-    def read(self, learn: Callable[[AnyObject], None], drop: Callable[[str, str], None]) -> None:
-        """Calls `learn` for each object at rest that is fetched, `drop` for a function that is let go again."""
+    def read(self, learn: Callable[[AnyObject], None], drop: Drop) -> None:
+        """Calls `learn` for each object at rest that is fetched, and `drop` with the names of a function and its
+        revisions that are let go again."""
         self._readers.append((learn, drop))
 
     def spare(self, in_use: Callable[[Sequence[Revision]], bool]) -> None:
@@ -89,6 +92,10 @@ class Mirror:
             self._fetch("Function", *key)
         own = self._revisions.get(key, {}).values()
         return [revision for revision in own if revision.spec.function_uid == function.meta.uid]
+
+    def routes_to(self, namespace: str, function: str) -> list[Route]:
+        """The routes that name a function of their namespace."""
+        return list(self._routes.get((namespace, function), {}).values())
 
     # -- who rests
 
@@ -233,11 +240,14 @@ class Mirror:
             return None
         if known is not None and known.meta.resource_version >= obj.meta.resource_version:
             return None
+        if known is not None:
+            self._unlist(key, known)
         self._objects[kind_of(obj)][key] = obj
         if isinstance(obj, Revision):
-            if isinstance(known, Revision):
-                self._unlist(key, known)
             self._revisions.setdefault(_family(obj), {})[key] = obj
+        elif isinstance(obj, Route):
+            for function in _led_to(obj):
+                self._routes.setdefault(function, {})[key] = obj
         return Change(obj.meta.resource_version, "put", kind_of(obj), obj)
 
     def _delete(self, change: Change) -> None:
@@ -254,15 +264,15 @@ class Mirror:
             self._tell(change)
         if known is not None and known.meta.uid == obj.meta.uid:
             del self._objects[change.kind][key]
-            if isinstance(known, Revision):
-                self._unlist(key, known)
+            self._unlist(key, known)
             self._tell(change)
 
-    def _unlist(self, key: Key, revision: Revision) -> None:
-        siblings = self._revisions[_family(revision)]
-        del siblings[key]
-        if not siblings:
-            del self._revisions[_family(revision)]
+    def _unlist(self, key: Key, obj: AnyObject) -> None:
+        if isinstance(obj, Revision):
+            _take_out(self._revisions, _family(obj), key)
+        elif isinstance(obj, Route):
+            for function in _led_to(obj):
+                _take_out(self._routes, function, key)
 
     def _tell(self, change: Change) -> None:
         for listener in self._listeners:
@@ -316,7 +326,7 @@ class Mirror:
             for revision in own:
                 del self._objects["Revision"][revision]
             for _, drop in self._readers:
-                drop(*key)
+                drop(key, list(own))
 
 
 def _members(family: Family) -> list[AnyObject]:
@@ -325,6 +335,16 @@ def _members(family: Family) -> list[AnyObject]:
 
 def _family(obj: Function | Revision) -> Key:
     return (obj.meta.namespace, obj.spec.function if isinstance(obj, Revision) else obj.meta.name)
+
+
+def _led_to(route: Route) -> set[Key]:
+    return {(route.meta.namespace, target.function) for target in route.spec.targets}
+
+
+def _take_out(groups: dict[Key, dict[Key, Object]], group: Key, key: Key) -> None:
+    del groups[group][key]
+    if not groups[group]:
+        del groups[group]
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from septet.control.mirror import Mirror
 from septet.model.function import Function, Revision
-from septet.model.objects import Route
 
 
 def reachable(mirror: Mirror, revision: Revision) -> bool:
@@ -16,13 +15,14 @@ def reachable(mirror: Mirror, revision: Revision) -> bool:
             return True
         if name == function.status.latest_created and any(not target.revision for target in function.spec.traffic):
             return True
-    return any(target.revision == name for route in mirror.all(Route, namespace) for target in route.spec.targets)
+    routes = mirror.routes_to(namespace, revision.spec.function)
+    return any(target.revision == name for route in routes for target in route.spec.targets)
 
 
 def referred(mirror: Mirror, function: Function) -> set[str]:
     """Names of this function's revisions that must be kept: reachable ones, the newest, the latest ready one."""
     names = {target.revision for target in (*function.status.traffic, *function.spec.traffic)}
-    for route in mirror.all(Route, function.meta.namespace):
+    for route in mirror.routes_to(function.meta.namespace, function.meta.name):
         names.update(target.revision for target in route.spec.targets)
     return (names | {function.status.latest_created, function.status.latest_ready}) - {""}
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 import msgspec
 
 from septet.control.mirror import Mirror
 from septet.control.references import revisions
 from septet.control.status import Statuses, with_condition
-from septet.model.function import Function
+from septet.model.function import Function, Revision
 from septet.model.meta import Condition
 from septet.model.objects import Route, RouteStatus, RouteTarget
 from septet.ports.clock import Clock
@@ -23,21 +24,43 @@ class Routing:
         self._mirror = mirror
         self._statuses = statuses
         self._clock = clock
+        self._dirty: dict[tuple[str, str], None] = {}
         self._wake = asyncio.Event()
-        self._wake.set()
         mirror.listen(self._changed)
 
     async def run(self) -> None:
-        """Looks at every route when anything they depend on has changed, for ever."""
+        """Looks at every route once, and again when anything that it depends on has changed, for ever."""
+        self._mark(self._mirror.all(Route))
         while True:
-            await self._wake.wait()
+            while self._dirty:
+                # Each may read a function that rests: calls go first.
+                await asyncio.sleep(0)
+                key = next(iter(self._dirty))
+                route = self._mirror.get(Route, *key)
+                if route is not None:
+                    await self._statuses.change(route, self._seen)
+                self._dirty.pop(key, None)
             self._wake.clear()
-            for route in self._mirror.all(Route):
-                await self._statuses.change(route, self._seen)
+            await self._wake.wait()
+
+    def calm(self, namespace: str, function: str) -> bool:
+        """What routes to a function say of it is up to date."""
+        routes = self._mirror.routes_to(namespace, function)
+        return not any((route.meta.namespace, route.meta.name) in self._dirty for route in routes)
 
     def _changed(self, change: Change) -> None:
-        if change.kind in ("Route", "Function", "Revision"):
-            self._wake.set()
+        obj = change.obj
+        if isinstance(obj, Route):
+            self._mark([obj])
+        elif isinstance(obj, Function):
+            self._mark(self._mirror.routes_to(obj.meta.namespace, obj.meta.name))
+        elif isinstance(obj, Revision):
+            self._mark(self._mirror.routes_to(obj.meta.namespace, obj.spec.function))
+
+    def _mark(self, routes: Iterable[Route]) -> None:
+        for route in routes:
+            self._dirty[route.meta.namespace, route.meta.name] = None
+        self._wake.set()
 
     def _seen(self, route: Route) -> Route:
         problems = [problem for target in route.spec.targets if (problem := self._problem(route, target))]

@@ -441,7 +441,7 @@ class InstancePool:
         return list(self._pools)
 
     def forget(self, key: RevisionKey) -> None:
-        """Drops the pool of a revision that is gone, once nothing is in it."""
+        """Drops the pool of a revision that is gone or at rest, once nothing is in it."""
         pool = self._pools.get(key)
         if pool is not None and pool.empty:
             del self._pools[key]

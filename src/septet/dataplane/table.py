@@ -78,9 +78,8 @@ class Table:
         """What was there before, and was not known here: nothing that was derived hangs on it."""
         self._take(obj, False)
 
-    def drop(self, namespace: str, name: str) -> None:
+    def drop(self, key: tuple[str, str]) -> None:
         """A function that did not change is found again when it is asked for."""
-        key = (namespace, name)
         for known in (self._functions, self._revisions, self._entries):
             known.pop(key, None)
 

@@ -179,7 +179,7 @@ class Reading:
         self.heard: list[tuple[str, str]] = []
         self.used: set[str] = set()
         self.mirror.listen(self._hear)
-        self.mirror.read(self.table.learn, self.table.drop)
+        self.mirror.read(self.table.learn, lambda key, _: self.table.drop(key))
         self.mirror.spare(lambda revisions: any(r.spec.function in self.used for r in revisions))
         self.table.attach(lambda namespace, name: self.mirror.get(Function, namespace, name))
         self.task: asyncio.Task[None] | None = None

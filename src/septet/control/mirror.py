@@ -212,7 +212,8 @@ class Mirror:
         for number, (kind, namespace, name) in enumerate(keys):
             if number % 50 == 0:
                 await asyncio.sleep(0)
-            self._fetch(kind, namespace, name)
+            if (namespace, name) not in self._objects[kind]:
+                self._fetch(kind, namespace, name)
         return version
 
     def _look_again(self, kind: str, key: Key, obj: AnyObject, version: int) -> None:

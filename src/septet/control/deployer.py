@@ -60,7 +60,9 @@ class Deployer:
     async def run(self) -> None:
         """Reconciles what the last life left unfinished, then each function that changes, for ever; ends its tasks
         when cancelled."""
-        for key in self._mirror.awake():
+        for number, key in enumerate(self._mirror.awake()):
+            if number % 50 == 49:
+                await asyncio.sleep(0)
             function = self._mirror.get(Function, *key)
             if function is not None and self.settled(function):
                 self._dirty.discard(key)

@@ -14,7 +14,7 @@ WARM = {"scale": {"min": 1, "max": 1}}
 ASYNC = {"main.py": PLAIN["main.py"].replace("def handle", "async def handle")}
 KINDS: dict[str, tuple[dict[str, str], dict[str, int]]] = {"sync": (PLAIN, {}), "async": (ASYNC, {"concurrency": 64})}
 """A synchronous handler runs one call at a time, which is the default; an asynchronous one serves all connections."""
-NO_ACCELERATOR = "not shipped: docs/adr/0007-no-accelerator-yet.md"
+NO_ACCELERATOR = "not shipped: docs/adr/0008-no-accelerator-yet.md"
 
 
 def cost(world: World, to: Target, pids: list[int], seconds: float = 2.0) -> float:

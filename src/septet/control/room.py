@@ -31,6 +31,9 @@ class Room:
         merely `expected` to be called, nothing goes. Raises NodeFull, QuotaExceeded."""
         memory = revision.spec.template.limits.memory
         key = (revision.meta.namespace, revision.meta.name)
+        live = self._live()
+        if self._fits(revision, memory, live):
+            return ()
         live, least, occupants = self._there()
         if not claim:
             occupants = {
@@ -61,9 +64,21 @@ class Room:
 
     def _there(self) -> tuple[list[Member], dict[str, int], dict[str, Occupant]]:
         """The instances that count, what each revision must keep, and the instances as `policy.placement` sees them."""
-        live = [member for member in self._fleet.members() if member.live or member.phase == "frozen"]
+        live = self._live()
         least = self._least(live)
         return live, least, {member.id: self._occupant(member, least) for member in live}
+
+    def _live(self) -> list[Member]:
+        return [member for member in self._fleet.members() if member.live or member.phase == "frozen"]
+
+    def _fits(self, revision: Revision, memory: int, live: Sequence[Member]) -> bool:
+        """Whether there is room with everybody where they are, as nearly always: then nobody has to be weighed."""
+        builds = self._fleet.reserved()
+        used = sum(member.memory for member in live) + sum(wanted.memory for wanted in builds)
+        node = self._node
+        if (node.memory and used + memory > node.memory) or (node.instances and len(live) >= node.instances):
+            return False
+        return not any(limits.memory or limits.instances for _, limits, _ in self._ceilings(revision, live))
 
     def _builds(self) -> list[Occupant]:
         """What builds hold or wait for. Nothing moves them: each has an owner of its own, who keeps it."""

@@ -17,6 +17,8 @@ init -> platform  {"op": "waiting"}  one of the pool stands behind its walls
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
+import _socket
 import contextlib
 import errno
 import fcntl
@@ -31,11 +33,12 @@ from typing import NoReturn
 from septet.drivers.sandbox.process import mounts, park, rights
 from septet.drivers.sandbox.process import syscalls as sys_
 from septet.drivers.sandbox.process.process import Function, start
-from septet.drivers.sandbox.process.spec import Mount, Spec, decode
+from septet.drivers.sandbox.process.spec import Mount, Spec, decode, read
 
 _HOST_NAME = "septet"
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 0x1
+_BACKLOG = 128
 
 
 def write(path: str, text: str) -> None:
@@ -55,10 +58,10 @@ def main(descriptors: list[int], sync: int, program: bytes) -> NoReturn:
     spec_file, control_file, *streams = descriptors
     code = 70
     try:
-        control = socket.socket(fileno=control_file)
+        # The class behind `socket`: that looks its kind up, and makes members of enumerations of it.
+        control = _socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, control_file)
         sys_.close_all_but([0, *descriptors, sync])
-        with open(spec_file, "rb") as file:
-            spec = decode(file.read())
+        spec = decode(read(spec_file))
         try:
             spec = _prepare(spec, control, sync, streams)
             if spec.parked:
@@ -72,7 +75,7 @@ def main(descriptors: list[int], sync: int, program: bytes) -> NoReturn:
         del spec  # it may hold secrets, and this process lives on
         for descriptor in streams:
             os.close(descriptor)
-        _say(control, op="running")
+        control.send(b'{"op":"running"}')
         code = Init(control, child, walls, port).run()
     except Function:
         control.detach()
@@ -82,11 +85,15 @@ def main(descriptors: list[int], sync: int, program: bytes) -> NoReturn:
     os._exit(code)
 
 
-def _say(control: socket.socket, descriptors: tuple[int, ...] = (), **message: object) -> None:
-    socket.send_fds(control, [json.dumps(message).encode()], list(descriptors))
+def _say(control: _socket.socket, **message: object) -> None:
+    control.send(json.dumps(message).encode())
 
 
-def _prepare(spec: Spec, control: socket.socket, sync: int, streams: list[int]) -> Spec:
+def _hand_over(control: _socket.socket, descriptor: int, message: bytes) -> None:
+    control.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", descriptor))])
+
+
+def _prepare(spec: Spec, control: _socket.socket, sync: int, streams: list[int]) -> Spec:
     """Until nothing but the function's process is missing; returns the function's spec."""
     if spec.walls:
         os.umask(0o022)  # not the platform's: what is made for mounts is for the function's uid
@@ -124,31 +131,35 @@ def _prepare(spec: Spec, control: socket.socket, sync: int, streams: list[int]) 
     return spec
 
 
-def _await_function(control: socket.socket, streams: list[int]) -> Spec:
+def _await_function(control: _socket.socket, streams: list[int]) -> Spec:
     """For one of the pool: its function's spec, with the descriptors of its streams."""
     _say(control, op="waiting")
-    data, descriptors, _, _ = socket.recv_fds(control, 4096, 4, socket.MSG_CMSG_CLOEXEC)
+    data, descriptors = sys_.receive(control, 4096, 4)
     if not data or json.loads(data)["op"] != "be":
         raise OSError(errno.ECANCELED, "no function came")
     spec_file, *streams[:] = descriptors
-    with open(spec_file, "rb") as file:
-        return decode(file.read())
+    return decode(read(spec_file))
 
 
 def _loopback_up() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as lo:
-        fcntl.ioctl(lo, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", _IFF_UP))
+    lo = _socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    fcntl.ioctl(lo.fileno(), _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", _IFF_UP))
+    lo.close()
 
 
-def _listen(spec: Spec, control: socket.socket) -> None:
+def _listen(spec: Spec, control: _socket.socket) -> None:
     """The inner gateway's socket is made inside, and served by the platform: whoever connects is this instance."""
     if not spec.gateway:
         return
-    with socket.create_server(("127.0.0.1", spec.gateway), backlog=128) as listener:
-        _say(control, (listener.fileno(),), op="gateway")
+    listener = _socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", spec.gateway))
+    listener.listen(_BACKLOG)
+    _hand_over(control, listener.fileno(), b'{"op":"gateway"}')
+    listener.close()
 
 
-def _await_go(spec: Spec, control: socket.socket) -> None:
+def _await_go(spec: Spec, control: _socket.socket) -> None:
     if not spec.wait:
         return
     data = control.recv(4096)
@@ -156,10 +167,14 @@ def _await_go(spec: Spec, control: socket.socket) -> None:
         raise OSError(errno.ECANCELED, "it was stopped before it was started")
 
 
+def _nothing(number: int, frame: object) -> None:
+    """A signal that wakes, and no more."""
+
+
 class Init:
     """What the first process does while the function runs."""
 
-    def __init__(self, control: socket.socket, child: int, walls: bool, port: int) -> None:
+    def __init__(self, control: _socket.socket, child: int, walls: bool, port: int) -> None:
         self._control = control
         self._child = child
         self._walls = walls
@@ -167,8 +182,8 @@ class Init:
         self._poller = select.poll()
         self._opening: dict[int, tuple[socket.socket, int, bool]] = {}
         self._wake, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        _signal.signal(_signal.SIGCHLD, _nothing)
+        _signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
 
     def run(self) -> int:
         """Until the function's process ends or the platform closes the control socket; returns the exit code."""
@@ -244,7 +259,7 @@ class Init:
     def _answer(self, sock: socket.socket, number: int, six: bool, error: int) -> None:
         with sock:
             if not error:
-                _say(self._control, (sock.fileno(),), op="connected", n=number)
+                _hand_over(self._control, sock.fileno(), json.dumps({"op": "connected", "n": number}).encode())
                 return
         if six:
             _say(self._control, op="refused", n=number, message=os.strerror(error))

@@ -14,6 +14,7 @@ launcher -> platform  {"op": "ready"}                             a zygote alone
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import gc
 import json
@@ -24,7 +25,7 @@ import socket
 import struct
 from typing import Any
 
-from septet.drivers.sandbox.process import init, rights, seccomp
+from septet.drivers.sandbox.process import init, process, rights, seccomp
 from septet.drivers.sandbox.process import syscalls as sys_
 from septet.drivers.sandbox.process.process import Function
 from septet.drivers.sandbox.process.spec import Header
@@ -45,11 +46,12 @@ class Launcher:
         self._pids: dict[str, int] = {}
         # One without walls is not killed but ends by itself when the platform's socket closes: it has to end others.
         self._walled: set[int] = set()
-        self._unmapped: dict[int, tuple[socket.socket, int, Header]] = {}
+        self._unmapped: dict[int, tuple[_socket.socket, int, Header]] = {}
         self._filters: dict[str, bytes] = {}
         self._wake, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        process.handled = process.handled_signals()
 
     def run(self) -> None:
         """Until the platform closes its end; then every instance is killed."""
@@ -97,7 +99,7 @@ class Launcher:
 
     def _launch(self, header: Header, descriptors: list[int]) -> None:
         program = self._filter(header.family) if header.walls else b""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours, theirs = _socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         # Before the child can write: only what is sent from then on says who sent it.
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         flags = 0
@@ -124,7 +126,7 @@ class Launcher:
             ours.close()
         self._say(op="started", id=header.id, pid=pid)
 
-    def _let_go(self, sync: socket.socket) -> None:
+    def _let_go(self, sync: _socket.socket) -> None:
         """In the child: no descriptor is held by an object, whose end would close whatever has its number by then."""
         for held in (self._platform, sync, *(waiting[0] for waiting in self._unmapped.values())):
             held.detach()
@@ -148,19 +150,20 @@ class Launcher:
         """The child stands in its new user namespace: only a privileged process outside may map its id."""
         sync, pid, header = self._unmapped.pop(descriptor)
         self._poller.unregister(sync)
-        with sync:
+        try:
             data, credentials, _, _ = sync.recvmsg(1, socket.CMSG_SPACE(_CREDENTIALS.size))
             if not data:
                 return
             # The first process asks for itself, or, of a parked instance, the function's for itself.
             pid = next((_CREDENTIALS.unpack(item)[0] for *_, item in credentials), pid)
-            try:
-                init.write(f"/proc/{pid}/uid_map", f"{rights.SANDBOX_ID} {header.uid} 1")
-                init.write(f"/proc/{pid}/gid_map", f"{rights.SANDBOX_ID} {header.gid} 1")
-                sync.send(b"k")
-            except OSError:
-                # The child may be dead already; alive, it sees the end of this socket and says so.
-                return
+            init.write(f"/proc/{pid}/uid_map", f"{rights.SANDBOX_ID} {header.uid} 1")
+            init.write(f"/proc/{pid}/gid_map", f"{rights.SANDBOX_ID} {header.gid} 1")
+            sync.send(b"k")
+        except OSError:
+            # The child may be dead already; alive, it sees the end of this socket and says so.
+            return
+        finally:
+            sync.close()
 
     def _reap(self) -> None:
         while self._ids:

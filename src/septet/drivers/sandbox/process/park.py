@@ -8,16 +8,17 @@ and gives them up before it says a word to the interpreter. That waits on descri
 
 from __future__ import annotations
 
+import _socket
 import errno
 import json
 import os
 import resource
 import select
-import socket
 from collections.abc import Callable
 
 from septet.drivers.sandbox.process import mounts, process, rights
-from septet.drivers.sandbox.process.spec import PACKET, Spec, decode_function
+from septet.drivers.sandbox.process import syscalls as sys_
+from septet.drivers.sandbox.process.spec import PACKET, Spec, decode_function, read
 
 PARK = 4
 VARIABLE = "SEPTET_PARK_FD"
@@ -25,11 +26,11 @@ VARIABLE = "SEPTET_PARK_FD"
 
 def wait(
     parked: Spec,
-    control: socket.socket,
+    control: _socket.socket,
     streams: list[int],
     sync: int,
     program: bytes,
-    listen: Callable[[Spec, socket.socket], None],
+    listen: Callable[[Spec, _socket.socket], None],
 ) -> tuple[Spec, int]:
     """Starts the interpreter, waits, and makes the instance the function's; returns its spec and the process's pid.
 
@@ -52,12 +53,14 @@ def wait(
         rights.become(parked.uid, parked.gid)
     rights.drop(bounding=False)
     words = [spec.working_directory or "/", *(f"{name}={value}" for name, value in spec.env.items())]
-    with open(writer, "wb") as pipe:
-        pipe.write(b"".join(word.encode("utf-8", "surrogateescape") + b"\0" for word in words))
+    data = memoryview(b"".join(word.encode("utf-8", "surrogateescape") + b"\0" for word in words))
+    while data:
+        data = data[os.write(writer, data) :]
+    os.close(writer)
     return spec, child
 
 
-def _told(control: socket.socket, child: int, parked: Spec) -> Spec:
+def _told(control: _socket.socket, child: int, parked: Spec) -> Spec:
     """Waits for the spec; ends when nobody will send one, or when there is no process that could take it."""
     descriptor = os.pidfd_open(child)
     poller = select.poll()
@@ -67,13 +70,12 @@ def _told(control: socket.socket, child: int, parked: Spec) -> Spec:
     os.close(descriptor)
     if descriptor in ready:
         raise OSError(errno.ESRCH, "the interpreter ended while it waited for a function")
-    data, descriptors, _, _ = socket.recv_fds(control, PACKET, 1, socket.MSG_CMSG_CLOEXEC)
+    data, descriptors = sys_.receive(control, PACKET, 1)
     if not data:
         os._exit(0)
     message = json.loads(data)
     if message["op"] == "read":
-        with open(descriptors[0], "rb") as file:
-            message = json.loads(file.read())
+        message = json.loads(read(descriptors[0]))
     if message["op"] != "become":
         raise OSError(errno.ECANCELED, "it was stopped before it was started")
     return decode_function(message, parked)

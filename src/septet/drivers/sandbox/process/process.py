@@ -6,14 +6,15 @@ import _signal  # type: ignore[import-not-found]
 import fcntl
 import os
 import resource
-import signal
 from typing import NoReturn
 
 from septet.drivers.sandbox.process import landlock, rights, seccomp
 from septet.drivers.sandbox.process import syscalls as sys_
-from septet.drivers.sandbox.process.spec import Spec
+from septet.drivers.sandbox.process.spec import Spec, read
 
 _LINK = 3
+handled: tuple[int, ...] = ()
+"""What a function's process must not inherit; the launcher looks it up once, as looking touches memory."""
 _READ_ONLY = ["/"]
 _READ_WRITE = ["/tmp", "/dev"]  # noqa: S108
 
@@ -39,9 +40,7 @@ def start(spec: Spec, streams: list[int], program: bytes, sync: int | None = Non
     if pid == 0:
         _become(spec, streams, program, writer, sync)
     os.close(writer)
-    with open(reader, "rb") as file:
-        failure = file.read()
-    if failure:
+    if failure := read(reader):
         os.waitpid(pid, 0)
         raise OSError(failure.decode("utf-8", "replace"))
     return pid
@@ -90,13 +89,17 @@ def _yield() -> None:
         os.setpriority(os.PRIO_PROCESS, 0, 0)
 
 
+def handled_signals() -> tuple[int, ...]:
+    """Those that this process handles or ignores, if only because it was started so."""
+    # None is one that the C library keeps for itself.
+    return tuple(n for n in range(1, _signal.NSIG) if _signal.getsignal(n) not in (_signal.SIG_DFL, None))
+
+
 def _default_signals() -> None:
-    signal.set_wakeup_fd(-1)
+    _signal.set_wakeup_fd(-1)
     # The module behind `signal`: that makes an enumeration's member of every number, in memory of this process alone.
-    for number in range(1, _signal.NSIG):
-        # None is one that the C library keeps for itself.
-        if _signal.getsignal(number) not in (_signal.SIG_DFL, None):
-            _signal.signal(number, _signal.SIG_DFL)
+    for number in handled:
+        _signal.signal(number, _signal.SIG_DFL)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 

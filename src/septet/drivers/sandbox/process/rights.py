@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import signal
-import socket
 
 from septet.drivers.sandbox.process import syscalls as sys_
 
@@ -20,10 +19,10 @@ def leave_root(sync: int) -> None:
     """
     os.setgroups([])
     sys_.unshare(sys_.CLONE_NEWUSER)
-    with socket.socket(fileno=sync) as launcher:
-        launcher.send(b"u")
-        if not launcher.recv(1):
-            raise OSError(errno.EPERM, "the launcher could not map the user")
+    os.write(sync, b"u")
+    if not os.read(sync, 1):
+        raise OSError(errno.EPERM, "the launcher could not map the user")
+    os.close(sync)
     os.setresgid(SANDBOX_ID, SANDBOX_ID, SANDBOX_ID)
     sys_.drop_bounding_set()
     os.setresuid(SANDBOX_ID, SANDBOX_ID, SANDBOX_ID)

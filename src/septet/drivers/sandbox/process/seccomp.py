@@ -27,6 +27,8 @@ _PR_SET_NO_NEW_PRIVS = 38
 _PR_SET_SECCOMP = 22
 _MODE_FILTER = 2
 
+_libc = ctypes.CDLL(None, use_errno=True)
+
 # What a number leads to: a plain return value, or tests of arguments before it is allowed.
 Verdict = int | tuple[Refusal, ...]
 
@@ -132,13 +134,12 @@ def install(bpf: bytes) -> None:
 
     Call it single-threaded, right before exec. Raises OSError.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
     loaded = _Program(len(bpf) // 8, bpf)
     zero = ctypes.c_ulong(0)
     for arguments in (
         (_PR_SET_NO_NEW_PRIVS, ctypes.c_ulong(1), zero, zero, zero),
         (_PR_SET_SECCOMP, ctypes.c_ulong(_MODE_FILTER), ctypes.byref(loaded), zero, zero),
     ):
-        if libc.prctl(*arguments) != 0:
+        if _libc.prctl(*arguments) != 0:
             number = ctypes.get_errno()
             raise OSError(number, f"prctl {arguments[0]}: {os.strerror(number)}")

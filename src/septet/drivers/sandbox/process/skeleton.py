@@ -63,11 +63,13 @@ class Skeleton:
         self.empty = folder / "empty"
         self.point = folder / "point"
         self._made: set[str] = set()
+        self._folders: list[str] = []
 
     def prepare(self) -> None:
         """Makes it anew. Instances of an earlier life must be gone."""
         shutil.rmtree(self.root, ignore_errors=True)
         self._made.clear()
+        self._folders = []
         for path in (self.root, self.empty, self.point):
             path.mkdir(parents=True, exist_ok=True, mode=0o755)
         for name in _FOLDERS:
@@ -110,6 +112,11 @@ class Skeleton:
 
     def host_folders(self) -> list[str]:
         """Folders of the host that are bound read-only at their own path."""
+        if not self._folders:
+            self._folders = self._find_folders()
+        return self._folders
+
+    def _find_folders(self) -> list[str]:
         return [
             "/usr",
             *(f"/{name}" for name in _LINKED if (self.root / name).is_dir() and not (self.root / name).is_symlink()),

@@ -6,6 +6,7 @@ clone() inside a single-threaded process is as safe as os.fork().
 
 from __future__ import annotations
 
+import _socket
 import ctypes
 import os
 import platform
@@ -174,6 +175,12 @@ def drop_capabilities() -> None:
     _check(_libc.prctl(PR_CAP_AMBIENT, ctypes.c_ulong(PR_CAP_AMBIENT_CLEAR_ALL), zero, zero, zero), "prctl ambient")
     header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
     _check(_libc.capset(ctypes.c_char_p(header), ctypes.c_char_p(bytes(24))), "capset")
+
+
+def receive(sock: _socket.socket, size: int, most: int) -> tuple[bytes, list[int]]:
+    """A packet, and the descriptors that came with it."""
+    data, ancillary, _, _ = sock.recvmsg(size, _socket.CMSG_LEN(most * 4), _socket.MSG_CMSG_CLOEXEC)
+    return data, [number for *_, item in ancillary for (number,) in struct.iter_unpack("i", item[: len(item) // 4 * 4])]
 
 
 def close_from(first: int) -> None:

@@ -76,8 +76,12 @@ def run(command, env, show):
     main.__builtins__ = __builtins__
     main.__loader__ = SourceFileLoader("__main__", script)
     sys.modules["__main__"] = main
-    os.environ.clear()
-    os.environ.update(env)
+    # Most of it is the same already, and every change copies pages.
+    for name in [name for name in os.environ if name not in env]:
+        del os.environ[name]
+    for name, value in env.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
     if "SEPTET_PARK_FD" in env:
         # The start script waits for the rest of it when all else is done.
         sys.modules["septet_runtime.park"].show = show

@@ -43,7 +43,7 @@ class _Bundle:
         return spec_from_file_location(name, place, loader=loader, submodule_search_locations=folder)
 
 
-def main(modules: dict[str, tuple[str, str, bool]], shown: str, family: str) -> None:
+def main(modules: dict[str, tuple[str, str, bool]], shown: str, family: str, stage: Any = None) -> None:
     """Serves the platform; goes on past `serve` only in the process of a function, whose frames end here."""
     os.close(SCRIPT)
     os.chdir("/")
@@ -57,7 +57,7 @@ def main(modules: dict[str, tuple[str, str, bool]], shown: str, family: str) -> 
     sys.meta_path.remove(bundle)
     for name in [name for name in sys.modules if name.partition(".")[0] in ("septet", "septet_zygote")]:
         del sys.modules[name]
-    function = launcher.serve(family)
+    function = launcher.serve(family, stage)
     if function is not None:
         start, end = fields[_ENVIRONMENT_START], fields[_ENVIRONMENT_END]
         zygote.run(function.command, function.env, lambda env: _show_environment(env, start, end))

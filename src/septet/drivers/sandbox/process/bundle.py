@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from septet.drivers.sandbox.process.bootstrap import SCRIPT
-from septet.drivers.sandbox.process.resolve import RUNTIME_TARGET
+from septet.drivers.sandbox.process.resolve import RUNTIME_TARGET, Stage
 
 START = f"{RUNTIME_TARGET}/start.py"
 FLAGS = ("-I", "-S", "-B")
@@ -35,7 +35,7 @@ def argument() -> str:
     return "/" * (len(START) - len(name)) + name
 
 
-def script(runtime: Path, family: str) -> bytes:
+def script(runtime: Path, family: str, stage: Stage | None = None) -> bytes:
     """Everything, as the source of one script."""
     modules: dict[str, tuple[str, str, bool]] = {}
     parts = _PACKAGE.split(".")
@@ -52,4 +52,4 @@ def script(runtime: Path, family: str) -> bytes:
     if (runtime / "start.py").is_file():
         modules["septet_start"] = (START, (runtime / "start.py").read_text(), False)
     bootstrap = (_HERE / "bootstrap.py").read_text()
-    return f"{bootstrap}\n\nmain({modules!r}, {START!r}, {family!r})\n".encode()
+    return f"{bootstrap}\n\nmain({modules!r}, {START!r}, {family!r}, {stage!r})\n".encode()

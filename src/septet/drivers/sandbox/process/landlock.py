@@ -6,6 +6,7 @@ It repeats what the mounts already say, so that a mistake there (or a mount that
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import stat
 
@@ -45,6 +46,7 @@ def _call(*arguments: object) -> int:
     return result
 
 
+@functools.cache
 def available() -> int:
     """The version of the kernel's Landlock interface, 0 when it has none or it is switched off."""
     try:

@@ -25,7 +25,7 @@ import socket
 import struct
 from typing import Any
 
-from septet.drivers.sandbox.process import init, process, rights, seccomp
+from septet.drivers.sandbox.process import init, landlock, mounts, process, rights, seccomp
 from septet.drivers.sandbox.process import syscalls as sys_
 from septet.drivers.sandbox.process.process import Function
 from septet.drivers.sandbox.process.spec import Header
@@ -51,7 +51,9 @@ class Launcher:
         self._wake, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        # Looked up once: every page that a forked process touches is one more to be copied.
         process.handled = process.handled_signals()
+        landlock.available()
 
     def run(self) -> None:
         """Until the platform closes its end; then every instance is killed."""
@@ -176,13 +178,15 @@ class Launcher:
                 self._say(op="gone", id=instance, status=status)
 
 
-def serve(family: str) -> Function | None:
+def serve(family: str, stage: tuple[str, list[str], list[str]] | None = None) -> Function | None:
     """As `main`, in a zygote; returns only in the process of a function, with what to run there."""
     platform = socket.socket(fileno=CONTROL)
     sys_.prctl(sys_.PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     launcher = Launcher(platform)
     launcher.prepare(family)
+    if stage is not None:
+        mounts.stage(*stage)
     gc.collect()
     gc.freeze()
     try:

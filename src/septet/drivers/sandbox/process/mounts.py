@@ -13,10 +13,16 @@ from septet.drivers.sandbox.process import syscalls as sys_
 from septet.drivers.sandbox.process.spec import Mount, Spec
 
 _READ_ONLY = sys_.ATTR_RDONLY | sys_.ATTR_NOSUID | sys_.ATTR_NODEV
+_DEVICE = sys_.ATTR_NOSUID | sys_.ATTR_NOEXEC
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _FLAGS = sys_.MS_NOSUID | sys_.MS_NODEV
 _INODE_BYTES = 4096
 _SHELF = "/var/tmp"  # noqa: S108
+
+_staged: dict[str, str] = {}
+"""In a zygote and its children: where a folder or device of the host is bound ahead."""
+_masked: set[str] = set()
+"""What is hidden there already."""
 
 
 def build(spec: Spec) -> None:
@@ -26,11 +32,50 @@ def build(spec: Spec) -> None:
     _hidden(spec.root, root, spec.empty)
     for item in spec.mounts:
         _mount(item, root + item.target, spec.empty)
-    for path in spec.masks:
-        _mask(root + path)
+    sys_.bind_each("/dev/null", [root + path for path in spec.masks if path not in _masked])
     for name in _DEVICES:
-        sys_.bind(f"/dev/{name}", f"{root}/dev/{name}", sys_.ATTR_NOSUID | sys_.ATTR_NOEXEC)
-    _proc(f"{root}/proc", spec.proc_masks)
+        _copy(f"/dev/{name}", f"{root}/dev/{name}", _DEVICE)
+    _proc(root, spec.proc_masks)
+
+
+def stage(place: str, folders: list[str], masks: list[str]) -> None:
+    """In a zygote: leaves the host's mount namespace, and binds the host's folders and devices in the folder `place`
+    with all that belongs to it, so that each instance copies a whole one by one call."""
+    sys_.unshare(sys_.CLONE_NEWNS)
+    # What is unmounted on the host must not stay in use here.
+    sys_.mount("none", "/", "", sys_.MS_REC | sys_.MS_SLAVE)
+    try:
+        sys_.mount("tmpfs", place, "tmpfs", _FLAGS, "size=65536,mode=700")
+        sys_.mount("none", place, "", sys_.MS_PRIVATE)
+        for number, source in enumerate(folders):
+            _bind_ahead(source, f"{place}/{number}", _READ_ONLY)
+            own = [path for path in masks if path.startswith(f"{source}/")]
+            sys_.bind_each("/dev/null", [f"{place}/{number}{path.removeprefix(source)}" for path in own])
+            _masked.update(own)
+        for name in _DEVICES:
+            _bind_ahead(f"/dev/{name}", f"{place}/{name}", _DEVICE)
+    except OSError:
+        _staged.clear()
+        _masked.clear()
+
+
+def _bind_ahead(source: str, place: str, attributes: int) -> None:
+    if os.path.isdir(source):  # noqa: PTH112
+        os.mkdir(place)  # noqa: PTH102
+    else:
+        os.close(os.open(place, os.O_CREAT | os.O_CLOEXEC, 0o600))
+    sys_.bind(source, place, attributes)
+    # What the host mounts in there later on would come without the attributes.
+    sys_.mount("none", place, "", sys_.MS_REC | sys_.MS_PRIVATE)
+    _staged[source] = place
+
+
+def _copy(source: str, target: str, attributes: int) -> None:
+    """Binds a folder or file of the host with these attributes, of which one that is staged has them already."""
+    if place := _staged.get(source):
+        sys_.mount(place, target, "", sys_.MS_BIND | sys_.MS_REC)
+    else:
+        sys_.bind(source, target, attributes)
 
 
 def enter(spec: Spec, own: list[Mount]) -> None:
@@ -74,7 +119,7 @@ def _mount(item: Mount, target: str, empty: str) -> None:
     elif item.hidden:
         _hidden(item.source, target, empty)
     else:
-        sys_.bind(item.source, target, _READ_ONLY)
+        _copy(item.source, target, _READ_ONLY)
 
 
 def _hidden(source: str, target: str, empty: str) -> None:
@@ -125,21 +170,14 @@ def _folders(top: str, path: str, spec: Spec) -> None:
         os.chown(path, spec.uid, spec.gid)
 
 
-def _proc(target: str, masks: list[str]) -> None:
-    flags = _FLAGS | sys_.MS_NOEXEC
+def _proc(root: str, masks: list[str]) -> None:
+    target, flags = f"{root}/proc", _FLAGS | sys_.MS_NOEXEC
     try:
         sys_.mount("proc", target, "proc", flags, "hidepid=2")
     except OSError:
         sys_.mount("proc", target, "proc", flags)
     sys_.bind(f"{target}/sys", f"{target}/sys", _READ_ONLY | sys_.ATTR_NOEXEC)
-    for name in masks:
-        path = f"{target}/{name}"
-        if os.path.isdir(path):  # noqa: PTH112
-            sys_.mount("tmpfs", path, "tmpfs", flags | sys_.MS_RDONLY, "size=4096,mode=555")
-        elif os.path.exists(path):  # noqa: PTH110
-            _mask(path)
-
-
-def _mask(path: str) -> None:
-    # No attributes: nothing can be done with the null device, and there are dozens of masks at every start.
-    sys_.mount("/dev/null", path, "", sys_.MS_BIND)
+    # No attributes: nothing can be done with the null device, and there are dozens of masks at every start. Folders
+    # are hidden by an empty one of our own root, which nobody can write.
+    sys_.bind_each("/dev/null", [f"{target}/{name}" for name in masks if name[-1] != "/"])
+    sys_.bind_each(f"{root}/sys", [f"{target}/{name}" for name in masks if name[-1] == "/"])

@@ -14,7 +14,7 @@ from septet.drivers.sandbox.process.spec import Spec, read
 
 _LINK = 3
 handled: tuple[int, ...] = ()
-"""What a function's process must not inherit; the launcher looks it up once, as looking touches memory."""
+"""What a function's process must not inherit, as the launcher found it."""
 _READ_ONLY = ["/"]
 _READ_WRITE = ["/tmp", "/dev"]  # noqa: S108
 

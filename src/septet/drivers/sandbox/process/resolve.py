@@ -28,6 +28,10 @@ _SHM_MAX = 64 * _MIB
 _FORBIDDEN_TARGETS = ("/", "/usr", "/proc", "/sys", "/dev", "/etc", "/run", "/tmp", "/bin", "/lib", "/lib64", "/sbin")  # noqa: S108
 
 
+Stage = tuple[str, list[str], list[str]]
+"""Where a zygote stages the host's folders (an empty one), those folders, and what is hidden in them."""
+
+
 class Interpreter(NamedTuple):
     """`path` is valid inside; `bind` is what must be bound at its own path for that, empty below /usr."""
 
@@ -175,6 +179,11 @@ class Resolver:
             proc_masks=self.proc_masks,
             pooled=True,
         )
+
+    def stage(self, runtime: str) -> Stage:
+        """As `generic`, what of it a zygote can bind ahead."""
+        mounts, _ = self._runtime_mounts(Container(runtime=runtime))
+        return str(self._skeleton.stage), [item.source for item in mounts if not item.hidden], self.masks
 
     def parked(self, runtime: str, id: str, host: Host, gateway: int) -> Spec:
         """An instance of the runtime with its interpreter started; InvalidInput when that is not there."""

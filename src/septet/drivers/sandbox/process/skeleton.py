@@ -56,12 +56,14 @@ _PACKAGE_MARKS = (
 
 
 class Skeleton:
-    """`root` is the shared root, `empty` an empty folder, `point` where an instance mounts its root."""
+    """`root` is the shared root, `empty` an empty folder, `point` where an instance mounts its root, `stage`
+    where a zygote binds ahead what instances have in common."""
 
     def __init__(self, folder: Path) -> None:
         self.root = folder / "root"
         self.empty = folder / "empty"
         self.point = folder / "point"
+        self.stage = folder / "stage"
         self._made: set[str] = set()
         self._folders: list[str] = []
 
@@ -70,7 +72,7 @@ class Skeleton:
         shutil.rmtree(self.root, ignore_errors=True)
         self._made.clear()
         self._folders = []
-        for path in (self.root, self.empty, self.point):
+        for path in (self.root, self.empty, self.point, self.stage):
             path.mkdir(parents=True, exist_ok=True, mode=0o755)
         for name in _FOLDERS:
             (self.root / name).mkdir(parents=True, exist_ok=True, mode=0o755)
@@ -162,7 +164,8 @@ def _copy_links(source: Path, target: Path) -> None:
 
 
 def proc_masks() -> list[str]:
-    """Entries of /proc that anybody could read or write and no runtime needs, and this boot's identity."""
+    """Entries of /proc that anybody could read or write and no runtime needs, and this boot's identity. Folders
+    end in a slash."""
     masks = ["sys/kernel/random/boot_id"]
     for entry in os.scandir("/proc"):
         if entry.name.isdigit() or entry.name in _PROC_KEPT or entry.is_symlink():
@@ -172,7 +175,7 @@ def proc_masks() -> list[str]:
         except OSError:
             continue
         if mode & (stat.S_IRWXO):
-            masks.append(entry.name)
+            masks.append(f"{entry.name}/" if stat.S_ISDIR(mode) else entry.name)
     return sorted(masks)
 
 

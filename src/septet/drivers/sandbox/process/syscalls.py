@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _socket
 import ctypes
+import errno
 import os
 import platform
 import signal
@@ -29,6 +30,7 @@ MS_REMOUNT = 0x20
 MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
+MS_SLAVE = 0x80000
 MNT_DETACH = 2
 
 ATTR_RDONLY = 0x1
@@ -121,6 +123,16 @@ def bind(source: str, target: str, attributes: int, recursive: bool = True) -> N
     """Binds a file or folder and sets mount attributes (ATTR_*) on it, and on what is mounted below it."""
     mount(source, target, "", MS_BIND | (MS_REC if recursive else 0))
     set_attributes(target, attributes)
+
+
+def bind_each(source: str, targets: list[str]) -> None:
+    """Binds one file or folder over many, passing over those that are not there."""
+    place, flags = os.fsencode(source), ctypes.c_ulong(MS_BIND)
+    for target in targets:
+        if _libc.mount(place, target.encode("utf-8", "surrogateescape"), None, flags, None) < 0:
+            number = ctypes.get_errno()
+            if number != errno.ENOENT:
+                raise OSError(number, f"mount bind {target}: {os.strerror(number)}")
 
 
 def set_attributes(target: str, attributes: int) -> None:

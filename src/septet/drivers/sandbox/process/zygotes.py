@@ -20,7 +20,7 @@ from septet.drivers.sandbox.process import bundle
 from septet.drivers.sandbox.process.bootstrap import SCRIPT
 from septet.drivers.sandbox.process.launch import LauncherProcess
 from septet.drivers.sandbox.process.launcher import CONTROL
-from septet.drivers.sandbox.process.resolve import find_interpreter
+from septet.drivers.sandbox.process.resolve import Stage, find_interpreter
 from septet.drivers.sandbox.process.spec import Spec
 from septet.model.runtime import Runtime
 from septet.ports.sandbox import LaunchRequest
@@ -102,10 +102,16 @@ class Zygotes:
     """All zygotes of a driver, by runtime."""
 
     def __init__(
-        self, runtimes: Mapping[str, Runtime], folder: Callable[[str], Path], heard: Heard, lost: Lost
+        self,
+        runtimes: Mapping[str, Runtime],
+        folder: Callable[[str], Path],
+        stage: Callable[[str], Stage | None],
+        heard: Heard,
+        lost: Lost,
     ) -> None:
         self._runtimes = runtimes
         self._folder = folder
+        self._stage = stage
         self._heard = heard
         self._lost = lost
         self._zygotes: dict[str, Zygote] = {}
@@ -116,7 +122,7 @@ class Zygotes:
             interpreter = find_interpreter(runtime) if runtime.interpreter else None
             if interpreter is None or not (self._folder(name) / "zygote.py").is_file():
                 continue
-            program = bundle.script(self._folder(name), runtime.syscalls)
+            program = bundle.script(self._folder(name), runtime.syscalls, self._stage(name))
             zygote = self._zygotes[name] = Zygote(interpreter.path, program, runtime, self._heard, self._lost)
             zygote.open()
 

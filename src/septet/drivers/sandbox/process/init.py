@@ -71,12 +71,13 @@ def main(descriptors: list[int], sync: int, program: bytes) -> NoReturn:
         except Exception as error:
             _say(control, op="failed", message=str(error)[:4000] or type(error).__name__)
             os._exit(code)
-        walls, port = spec.walls, spec.port
-        del spec  # it may hold secrets, and this process lives on
+        # They may hold secrets, and this process lives on.
+        spec.files.clear()
+        spec.env.clear()
         for descriptor in streams:
             os.close(descriptor)
         control.send(b'{"op":"running"}')
-        code = Init(control, child, walls, port).run()
+        code = Init(control, child, spec.walls, spec.port).run()
     except Function:
         control.detach()
         raise

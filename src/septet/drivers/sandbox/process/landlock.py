@@ -9,6 +9,7 @@ import ctypes
 import functools
 import os
 import stat
+import struct
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same numbers on x86_64 and aarch64
 _GET_VERSION = 1
@@ -29,13 +30,9 @@ _SCOPES = 0b11
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class _Ruleset(ctypes.Structure):
-    _fields_ = (("files", ctypes.c_uint64), ("network", ctypes.c_uint64), ("scoped", ctypes.c_uint64))
-
-
-class _PathBeneath(ctypes.Structure):
-    _pack_ = 1
-    _fields_ = (("access", ctypes.c_uint64), ("parent", ctypes.c_int32))
+# struct landlock_ruleset_attr (files, network, scopes) and the packed struct landlock_path_beneath_attr.
+_RULESET = struct.Struct("=QQQ")
+_PATH_BENEATH_ATTR = struct.Struct("=Qi")
 
 
 def _call(*arguments: object) -> int:
@@ -65,9 +62,8 @@ def restrict(read_only: list[str], read_write: list[str]) -> bool:
     if version == 0:
         return False
     rights = _RIGHTS.get(version, _ALL_RIGHTS)
-    ruleset = _Ruleset(rights, 0, _SCOPES if version >= 6 else 0)
-    size = ctypes.sizeof(ruleset) if version >= 6 else 8
-    descriptor = _call(_CREATE_RULESET, ctypes.byref(ruleset), ctypes.c_size_t(size), 0)
+    ruleset = _RULESET.pack(rights, 0, _SCOPES)[: _RULESET.size if version >= 6 else 8]
+    descriptor = _call(_CREATE_RULESET, ruleset, ctypes.c_size_t(len(ruleset)), 0)
     try:
         for path in read_only:
             _allow(descriptor, path, rights & _READ)
@@ -90,7 +86,6 @@ def _allow(ruleset: int, path: str, access: int) -> None:
     try:
         if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
             access &= _FOR_FILES
-        rule = _PathBeneath(access, descriptor)
-        _call(_ADD_RULE, ruleset, _PATH_BENEATH, ctypes.byref(rule), 0)
+        _call(_ADD_RULE, ruleset, _PATH_BENEATH, _PATH_BENEATH_ATTR.pack(access, descriptor), 0)
     finally:
         os.close(descriptor)

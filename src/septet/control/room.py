@@ -78,7 +78,7 @@ class Room:
         node = self._node
         if (node.memory and used + memory > node.memory) or (node.instances and len(live) >= node.instances):
             return False
-        return not any(limits.memory or limits.instances for _, limits, _ in self._ceilings(revision, live))
+        return not any(limits.memory or limits.instances for _, limits, _ in self._ceilings(revision, ()))
 
     def _builds(self) -> list[Occupant]:
         """What builds hold or wait for. Nothing moves them: each has an owner of its own, who keeps it."""

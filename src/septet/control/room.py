@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
-from septet.control.fleet import Fleet, Member
+from septet.control.fleet import LIVE, Fleet, Member
 from septet.control.mirror import Mirror
 from septet.control.settings import ControlSettings
 from septet.model.function import Revision
@@ -13,6 +13,8 @@ from septet.model.objects import Namespace, Quota, Token
 from septet.policy import placement, quota
 from septet.policy.placement import Budget, Occupant
 from septet.ports.signals import Pool
+
+COUNTED = LIVE | {"frozen"}
 
 
 class Room:
@@ -69,7 +71,7 @@ class Room:
         return live, least, {member.id: self._occupant(member, least) for member in live}
 
     def _live(self) -> list[Member]:
-        return [member for member in self._fleet.members() if member.live or member.phase == "frozen"]
+        return [member for member in self._fleet.members() if member.phase in COUNTED]
 
     def _fits(self, revision: Revision, memory: int, live: Sequence[Member]) -> bool:
         """Whether there is room with everybody where they are, as nearly always: then nobody has to be weighed."""

@@ -3,8 +3,8 @@ platform's requests from inside, and takes everything with it when it ends (it i
 
 Over its control socket (SOCK_SEQPACKET, JSON, one message a packet):
 platform -> init  {"op": "be"} with descriptors [spec, stdout, stderr, link], to one that said "waiting"
-                  {"op": "become", ...} to one that said "parked" (`spec.encode_function`, `park.py`), or, where that
-                  is long, {"op": "read"} with a descriptor that holds it
+                  `spec.encode_function` to one that said "parked" (`park.py`), no JSON, or, where that is long,
+                  {"op": "read"} with a descriptor that holds it
                   {"op": "go"}  {"op": "stop"}  {"op": "connect", "n": number}
 init -> platform  {"op": "waiting"}  one of the pool stands behind its walls
                   {"op": "parked"}  its interpreter runs, and waits for a function

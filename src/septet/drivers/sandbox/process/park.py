@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import _socket
 import errno
-import json
 import os
 import resource
 import select
@@ -18,7 +17,7 @@ from collections.abc import Callable
 
 from septet.drivers.sandbox.process import mounts, process, rights
 from septet.drivers.sandbox.process import syscalls as sys_
-from septet.drivers.sandbox.process.spec import PACKET, Spec, decode_function, read
+from septet.drivers.sandbox.process.spec import PACKET, Spec, decode_function, is_function, read
 
 PARK = 4
 VARIABLE = "SEPTET_PARK_FD"
@@ -73,9 +72,8 @@ def _told(control: _socket.socket, child: int, parked: Spec) -> Spec:
     data, descriptors = sys_.receive(control, PACKET, 1)
     if not data:
         os._exit(0)
-    message = json.loads(data)
-    if message["op"] == "read":
-        message = json.loads(read(descriptors[0]))
-    if message["op"] != "become":
+    if descriptors:
+        data = read(descriptors[0])
+    if not is_function(data):
         raise OSError(errno.ECANCELED, "it was stopped before it was started")
-    return decode_function(message, parked)
+    return decode_function(data, parked)

@@ -6,8 +6,6 @@ that the child alone reads, and commands over the control socket (see `init.py`)
 
 from __future__ import annotations
 
-import base64
-import json
 import marshal
 import os
 from dataclasses import dataclass, field, replace
@@ -98,18 +96,23 @@ _FUNCTIONS = ("env", "working_directory", "tmp_bytes", "shm_bytes", "rlimits", "
 def encode_function(spec: Spec) -> bytes:
     """What of `spec` a parked instance has not yet, as the message that it becomes that."""
     data: dict[str, Any] = {name: getattr(spec, name) for name in _FUNCTIONS}
-    data["op"] = "become"
-    data["files"] = {name: base64.b64encode(value).decode() for name, value in spec.files.items()}
-    data["trees"] = [[item.source, item.target] for item in spec.mounts]
-    return json.dumps(data).encode()
+    data["files"] = spec.files
+    return marshal.dumps((data, [(item.source, item.target) for item in spec.mounts]), _MARSHAL)
 
 
-def decode_function(message: dict[str, Any], parked: Spec) -> Spec:
+def is_function(message: bytes) -> bool:
+    """Whether it was made by `encode_function`: the others are objects of JSON, this one a tuple of `marshal`."""
+    return message.startswith(b"(")
+
+
+def decode_function(message: bytes, parked: Spec) -> Spec:
     """The inverse of `encode_function`, for what waited as `parked`; `mounts` are the function's own alone."""
-    fields = {name: message[name] for name in _FUNCTIONS}
-    files = {name: base64.b64decode(value) for name, value in message["files"].items()}
-    own = [Mount(source, target, hidden=True) for source, target in message["trees"]]
-    return replace(parked, files=files, mounts=own, masks=[], proc_masks=[], **fields)
+    fields, trees = marshal.loads(message)  # noqa: S302 - the platform wrote it, and nobody else can
+    own = [Mount(source, target, hidden=True) for source, target in trees]
+    spec = object.__new__(Spec)
+    spec.__dict__.update(parked.__dict__)
+    spec.__dict__.update(fields, mounts=own, masks=[], proc_masks=[])
+    return spec
 
 
 def decode(data: bytes) -> Spec:

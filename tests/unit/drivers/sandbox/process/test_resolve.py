@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 
 from septet.drivers.sandbox.process.plain import _translate
 from septet.drivers.sandbox.process.resolve import find_interpreter, resolve_command
-from septet.drivers.sandbox.process.spec import Mount, Spec, decode, decode_function, encode_function
+from septet.drivers.sandbox.process.spec import Mount, Spec, decode, decode_function, encode_function, is_function
 from septet.model.runtime import Runtime
 
 
@@ -91,7 +90,8 @@ def test_what_a_parked_instance_becomes() -> None:
         rlimits={"RLIMIT_NPROC": 3},
         gateway=8081,
     )
-    got = decode_function(json.loads(encode_function(spec)), parked)
+    got = decode_function(encode_function(spec), parked)
+    assert is_function(encode_function(spec)) and not is_function(b'{"op":"stop"}')
     assert (got.env, got.working_directory, got.files) == (spec.env, spec.working_directory, spec.files)
     assert (got.mounts, got.tmp_bytes, got.rlimits, got.gateway) == ([tree], 4096, {"RLIMIT_NPROC": 3}, 8081)
     assert (got.uid, got.trees, got.masks) == (5, "/trees", []), "it stays who it was"

@@ -23,7 +23,7 @@ from septet.drivers.sandbox.process.launch import LauncherProcess
 from septet.drivers.sandbox.process.output import OutputPipe
 from septet.drivers.sandbox.process.parking import Parking
 from septet.drivers.sandbox.process.pool import Prepared, WarmPool, tell
-from septet.drivers.sandbox.process.resolve import Host, Resolver, Stage
+from septet.drivers.sandbox.process.resolve import Host, Resolver
 from septet.drivers.sandbox.process.settings import ProcessSettings
 from septet.drivers.sandbox.process.skeleton import Skeleton, known_privileged_files, proc_masks
 from septet.drivers.sandbox.process.spec import Header, Spec, into_memory
@@ -78,7 +78,7 @@ class ProcessSandbox:
         self._cgroups = cgroup.here(self._key)
         self._freezer = freeze.here(self._key)
         self._launcher = LauncherProcess(settings.python, self._heard, lambda: self._launcher_lost(self._launcher))
-        self._zygotes = Zygotes(runtimes, runtime_folder, self._stage, self._heard, self._launcher_lost)
+        self._zygotes = Zygotes(runtimes, runtime_folder, self._resolver.stage, self._heard, self._launcher_lost)
         self._pool = WarmPool(self._cgroups, settings.pool_size, self._generic, self._discard, clock.now)
         memory = state_dir / "parked.json"
         self._parking = Parking(runtimes, self._resolver, self._cgroups, settings.pool_size, memory, clock.now, self)
@@ -261,9 +261,6 @@ class ProcessSandbox:
 
     def host(self, number: int) -> Host:
         return Host(number, os.getgid() if self._rootless else number, self._rootless, "pids" in self._cgroups.held)
-
-    def _stage(self, runtime: str) -> Stage | None:
-        return None if self._rootless else self._resolver.stage(runtime)
 
     def zygote(self, runtime: str) -> Zygote | None:
         return self._zygotes.of(runtime)

@@ -180,8 +180,10 @@ class Resolver:
             pooled=True,
         )
 
-    def stage(self, runtime: str) -> Stage:
-        """As `generic`, what of it a zygote can bind ahead."""
+    def stage(self, runtime: str) -> Stage | None:
+        """As `generic`, what of it a zygote can bind ahead; an ordinary user's has nowhere to do that."""
+        if os.geteuid():
+            return None
         mounts, _ = self._runtime_mounts(Container(runtime=runtime))
         return str(self._skeleton.stage), [item.source for item in mounts if not item.hidden], self.masks
 

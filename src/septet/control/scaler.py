@@ -16,7 +16,7 @@ from septet.control.settings import ControlSettings
 from septet.control.standing import Standing
 from septet.model.errors import CallerError, InitFailed, NodeFull, NotFound, QuotaExceeded, SeptetError, Unavailable
 from septet.model.function import Function, Revision
-from septet.model.instance import ColdReason, InstanceExit
+from septet.model.instance import ColdReason, InstanceExit, LimitMet
 from septet.policy import admission, autoscale, keepalive
 from septet.ports.clock import Clock
 from septet.ports.signals import Load, Pool, RevisionKey
@@ -82,6 +82,9 @@ class Scaler:
 
     def explain(self, instance: str, then: Callable[[InstanceExit | None], None]) -> None:
         self._fleet.exits.ask(instance, then)
+
+    def limits(self, instance: str, age: float, then: Callable[[tuple[LimitMet, ...]], None]) -> None:
+        self._fleet.limits.ask(instance, age, then)
 
     # -- Outcome, for the fleet
 
@@ -262,6 +265,10 @@ class Scaler:
         if standing is None or standing.memory is None:
             self._reconcile(key, revision, 0, now)
             return
+        if load.running or load.rate:
+            for member in self._fleet.members(key):
+                if member.phase == "ready":
+                    self._fleet.limits.look(member.info)
         facts = self._facts(key, revision, load)
         decision, standing.memory = autoscale.decide(
             facts, standing.configure(revision, self._concurrency), standing.memory, now

@@ -53,7 +53,7 @@ class Scaler:
         self._concurrency = concurrency
         self._number = number
         self._room = Room(mirror, fleet, pool, settings)
-        self._keeping = Keeping(mirror, settings)
+        self.keeping = Keeping(mirror, settings)
         self.prewarms = 0
         self._standings: dict[RevisionKey, Standing] = {}
         self._dirty: set[RevisionKey] = set()
@@ -301,7 +301,7 @@ class Scaler:
         standing = self._standing(key)
         standing.calls = load.waiting + load.running
         if standing.calls or load.rate:
-            self._keeping.saw(revision, now)
+            self.keeping.saw(revision, now)
             standing.prewarm_at = 0.0
         if not self._serves(key):
             if load.waiting:
@@ -363,7 +363,7 @@ class Scaler:
     def _keep(self, key: RevisionKey, revision: Revision, instance: str, now: float) -> bool:
         """Whether it stays: frozen, or, when it starts for a call that is expected, as it is."""
         standing = self._standing(key)
-        plan = self._keeping.plan(revision, now) if self._may_keep(key, revision) else None
+        plan = self.keeping.plan(revision, now) if self._may_keep(key, revision) else None
         if plan is None or self._kept(key, revision, now):
             return False
         standing.kept_until, standing.prewarm_at = plan.until, plan.prewarm_at

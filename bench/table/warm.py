@@ -149,3 +149,73 @@ def p99(world: World) -> list[Measured]:
     return [
         Measured("p99 at 70 % of saturation", "ms", a, "nginx proxy", b, "ratio", 3.0, 1.5, note=note, raw=raw),
     ]
+
+
+COUNTING = {
+    "server.py": """
+import os, threading, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+lock, inside, most = threading.Lock(), 0, 0
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        global inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        time.sleep(0.004)
+        with lock:
+            inside -= 1
+        data = b"%d" % most
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args):
+        pass
+
+class Server(ThreadingHTTPServer):
+    request_queue_size = 128
+
+Server(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+"""
+}
+ALLOWED = 4
+
+
+@row("workers", "several hot functions with two workers, against one process; concurrency limits under load")
+def workers(world: World) -> list[Measured]:
+    names = [f"hot{number}" for number in range(6)]
+    with world.platform() as one, world.platform("--workers", "2") as two:
+        for platform in (one, two):
+            for name in names:
+                platform.deploy(name, PLAIN, **WARM)
+        found: dict[str, list[float]] = {"one": [], "two": []}
+        rates: dict[str, list[float]] = {"one": [], "two": []}
+        for number in range(world.rounds + 1):
+            for kind, platform in (("one", one), ("two", two)):
+                own = gateway(platform)
+                before = cpu(own)
+                load = world.generator.run(target(platform, *names), seconds=2)
+                if number:  # the first round warms up
+                    found[kind].append((cpu(own) - before) / load.requests * 1e6)
+                    rates[kind].append(load.rate)
+        command = ["/usr/bin/python3", "server.py"]
+        limits = {"concurrency": ALLOWED}
+        two.deploy("counting", COUNTING, runtime="http", command=command, limits=limits, **WARM)
+        world.generator.run(target(two, "counting"), seconds=2)
+        most = int(two.call("counting").text)
+    a, b = (statistics.median(found[kind]) for kind in ("two", "one"))
+    faster = statistics.median(rates["two"]) / statistics.median(rates["one"])
+    what = "6 hot functions, --workers 2"
+    note = f"{faster:.2f} times the answers; 32 connections, whose calls go to all six in turn"
+    over = f"{most} at once of {ALLOWED}, from 32 connections at two workers"
+    raw = {"cpu_us": found, "rates": rates}
+    return [
+        Measured(f"{what}: CPU per request, all its own processes", "us", a, "one process", b, note=note, raw=raw),
+        Measured(f"{what}: calls beyond a concurrency limit", "", max(0, most - ALLOWED), bound=0, note=over),
+    ]

@@ -107,6 +107,10 @@ class Keeping:
         """These are still to be told by `changed`."""
         self._dirty.update(keys)
 
+    def forget(self, key: Key) -> None:
+        self._tracks.pop(key, None)
+        self._dirty.discard(key)
+
     def recall(self, key: Key, idle: IdleTimes) -> None:
         """What was known before; of a function that was called meanwhile, what is known since then counts."""
         self._tracks.setdefault(key, Track(None, idle))

@@ -1,4 +1,4 @@
-"""Which limits instances ran into: looked at when a call fails, at the tick while calls run, and at the end.
+"""Which limits instances ran into: looked at when a call fails, at the tick while one runs for long, and at the end.
 
 A function may meet a limit and tell nobody: it catches the error, and answers 500 or hangs. What the sandbox saw of it
 is told once in the instance's log, and to the call that failed.

@@ -25,6 +25,8 @@ PREFIX = "idle/"
 EVERY = 180.0
 """Seconds between two times that what changed is kept."""
 BATCH = 500
+SLICE = 20
+PAUSE = 0.02
 
 Bin = Annotated[int, msgspec.Meta(ge=0, lt=keepalive.BINS)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2 * keepalive.FADE)]
@@ -46,9 +48,10 @@ class Recollecting:
         self._mirror = mirror
         self._clock = clock
         self._loaded = False
+        self._unsure: list[str] = []
 
     async def load(self) -> None:
-        """Once, when the mirror is complete: those of functions that are there."""
+        """Once, before the first call."""
         if self._loaded:
             return
         self._loaded = True
@@ -57,17 +60,13 @@ class Recollecting:
         except SeptetError as error:
             log.warning("idle times of before are not to be had, they are learnt again: %s", error)
             return
-        gone: dict[str, bytes | None] = {}
+        self._unsure = list(found)
         for name, data in found.items():
-            namespace, _, function = name.removeprefix(PREFIX).partition("/")
-            if self._mirror.get(Function, namespace, function) is None:
-                gone[name] = None
-            elif (idle := _decoded(data)) is not None:
-                self._keeping.recall((namespace, function), idle)
-        if gone:
-            await self._remember(gone)
+            if (idle := _decoded(data)) is not None:
+                self._keeping.recall(_key(name), idle)
 
     async def run(self) -> None:
+        await self._sweep()
         while True:
             await self._clock.sleep(EVERY)
             await self.save()
@@ -83,6 +82,18 @@ class Recollecting:
                 self._keeping.keep(keys[start:])
                 return
 
+    async def _sweep(self) -> None:
+        """Forgets those of functions that went just before the platform died. Most functions rest in the store, and
+        asking for one takes a moment, so calls get their turn in between."""
+        while self._unsure:
+            part, self._unsure = self._unsure[:SLICE], self._unsure[SLICE:]
+            gone = [_key(name) for name in part if self._mirror.get(Function, *_key(name)) is None]
+            for key in gone:
+                self._keeping.forget(key)
+            if gone:
+                await self._remember(dict.fromkeys(f"{PREFIX}{'/'.join(key)}" for key in gone))
+            await self._clock.sleep(PAUSE)
+
     async def _remember(self, memories: dict[str, bytes | None]) -> bool:
         try:
             await self._store.remember(memories)
@@ -90,6 +101,11 @@ class Recollecting:
             log.warning("idle times are not kept: %s", error)
             return False
         return True
+
+
+def _key(name: str) -> tuple[str, str]:
+    namespace, _, function = name.removeprefix(PREFIX).partition("/")
+    return namespace, function
 
 
 def _encoded(idle: IdleTimes | None) -> bytes | None:

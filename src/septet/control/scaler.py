@@ -265,7 +265,7 @@ class Scaler:
         if standing is None or standing.memory is None:
             self._reconcile(key, revision, 0, now)
             return
-        if load.running or load.rate:
+        if load.running and not load.rate:  # what hangs may hang at a limit; other calls tell when they fail
             for member in self._fleet.members(key):
                 if member.phase == "ready":
                     self._fleet.limits.look(member.info)

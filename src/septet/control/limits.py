@@ -16,7 +16,7 @@ from septet.model.instance import InstanceExit, InstanceInfo, LimitMet
 from septet.ports.clock import Clock
 from septet.ports.sandbox import Sandbox
 
-MOST = 20
+MOST = 10
 """Looks at one instance in a second; whoever asks more often is told what the last one saw."""
 PATIENCE = 0.5
 QUIET = 60.0

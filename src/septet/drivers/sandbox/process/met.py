@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from septet.drivers.sandbox.process.instance import Instance
 
 _MIB = 1024 * 1024
-_LOOKED_AT = 64
+_LOOKED_AT = 16
 """Processes of one instance that are looked at, at most."""
 
 
@@ -63,9 +63,9 @@ def seen(instance: Instance) -> tuple[LimitMet, ...]:
     limits = instance.request.containers[0].limits
     pids = _pids(instance)
     found = []
-    if _full(pids):
+    if _full(pids[: 1 + _LOOKED_AT]):
         found.append(tmp_full(instance))
-    if (most := next(_exhausted(pids), 0)) > 0:
+    if (most := next(_exhausted(pids[: 1 + _LOOKED_AT]), 0)) > 0:
         found.append(LimitMet(name="open files", value=str(most)))
     if (instance.group is None or "pids" not in instance.group.folders) and _threads(pids) > limits.pids:
         found.append(LimitMet(name="pids", value=str(limits.pids)))
@@ -80,7 +80,7 @@ def _pids(instance: Instance) -> list[int]:
             found = [int(pid) for pid in Path(instance.group.files[0]).read_text().split() if int(pid) != instance.pid]
     else:
         found = supervise.descendants(instance.pid)[1:]
-    return [instance.pid, *found[:_LOOKED_AT]]
+    return [instance.pid, *found]
 
 
 def _full(pids: list[int]) -> bool:
@@ -93,12 +93,18 @@ def _full(pids: list[int]) -> bool:
 
 
 def _exhausted(pids: list[int]) -> Iterator[int]:
-    """The limits of those that have no descriptor left. Only a table as large as the limit is worth counting."""
+    """The limits of those that have no descriptor left. Only a table as large as the limit is worth counting, and where
+    the kernel (before 6.2) has no count of its own, only the first such: a look must not take long."""
     for pid in pids[1:]:
         with contextlib.suppress(OSError, ValueError):
             most = int(_field(pid, "limits", "Max open files"))
-            if int(_field(pid, "status", "FDSize:")) >= most > 0 and _entries(f"/proc/{pid}/fd") >= most:
+            if not 0 < most <= int(_field(pid, "status", "FDSize:")):
+                continue
+            counted = os.stat(f"/proc/{pid}/fd").st_size  # noqa: PTH116
+            if (counted or _entries(f"/proc/{pid}/fd")) >= most:
                 yield most
+            if not counted:
+                return
 
 
 def _field(pid: int, file: str, name: str) -> str:

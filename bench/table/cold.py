@@ -11,7 +11,7 @@ import references
 from measured import Measured, row
 from processes import split
 from septet_platform import pack
-from world import PLAIN, SOON_IDLE, World, apply_many, at_zero, caller, tiers
+from world import PLAIN, SOON_IDLE, World, apply_many, at_zero, caller, tiers, until
 
 from harness import Platform, children, proportional
 
@@ -159,7 +159,22 @@ def first_call_node(world: World) -> list[Measured]:
 @row("first-call-imports", "first call of a Python function that imports numpy and requests")
 def first_call_imports(world: World) -> list[Measured]:
     what = "first call, Python with numpy and requests"
-    return _plain_first_call(world, what, HEAVY, 2, 15.0, 8.0, limits={"memory": 256})
+    return [*_plain_first_call(world, what, HEAVY, 2, 15.0, 8.0, limits={"memory": 256}), _from_frozen(world, what)]
+
+
+def _from_frozen(world: World, what: str) -> Measured:
+    """The same function kept alive: its modules are loaded, so the call waits for a thaw alone."""
+    took = []
+    kept = {**SOON_IDLE, "grace": 0.0, "keep_alive": 600.0}
+    with world.platform() as platform:
+        platform.deploy("kept", HEAVY, timeout=300, scale=kept, limits={"memory": 256})
+        link = caller(platform)
+        link.ok("/fn/default/kept/")
+        for _ in range(5):
+            until("it is frozen", lambda: [i["state"] for i in platform.instances("kept")] == ["frozen"], 60)
+            took.append(link.ok("/fn/default/kept/"))
+    value = statistics.median(took)
+    return Measured(f"{what}, kept frozen", "ms", value, note=multiple(world, value), raw={"took": took})
 
 
 @row("memory", "memory (PSS) of an idle Python instance, beside the interpreter asleep")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import msgspec
 from cold import multiple
 from loads import burst, result
 from measured import Measured, row
-from processes import available, descriptors, memory, resident, split, tree
+from processes import available, descriptors, kernel_memory, memory, resident, split, tree
 from world import PLAIN, SOON_IDLE, World, apply_many, at_zero, caller, gateway, instances, target, tiers, until
 
 from harness import Platform, run_ms
@@ -258,33 +259,44 @@ async def _copy(store: Any, function: Any, revision: Any, name: str) -> None:
     await store.update_status(replace(made, status=status))
 
 
-def frozen_ones(platform: Platform) -> list[dict[str, Any]]:
-    return [info for info in platform.instances("idle") if info["state"] == "frozen"]
+FROZEN = 200
+KEPT = {"min": 0, "window": 6.0, "grace": 0.0, "keep_alive": 3600.0}
+
+
+def frozen_ones(platform: Platform) -> int:
+    got = platform.request("GET", "/metrics").text
+    found = re.findall(r'^septet_instances\{[^}]*state="frozen"[^}]*\} ([\d.e+]+)$', got, re.MULTILINE)
+    return int(sum(float(value) for value in found))
 
 
 @row("frozen", "live, frozen Python instances that one GiB holds", long=True)
 def frozen(world: World) -> list[Measured]:
-    count = 200
-    with world.platform(*ROOMY) as platform:
-        before, own = available(), set(gateway(platform))
-        platform.deploy("idle", PLAIN, scale={"min": count, "max": count}, limits={"memory": 32}, timeout=300)
-        until(f"{count} instances", lambda: len(platform.instances("idle")) >= count, 300)
-        # What was never called is not kept.
-        assert platform.call("idle").status == 200
-        gone = {"min": 0, "max": count, "window": 6.0, "grace": 0.0, "keep_alive": 3600.0}
-        platform.api("PUT", "/namespaces/default/functions/idle/scale", gone)
-        with contextlib.suppress(SystemExit, AssertionError):
-            until("all are frozen", lambda: len(frozen_ones(platform)) >= count, 120)
-        time.sleep(10)
-        used = before - available()
+    """One instance of each of many functions, since of a function one is kept, and only one that was called."""
+    names = [f"kept{number:03d}" for number in range(FROZEN)]
+    with world.platform(*ROOMY, "--warm-pool", "0") as platform:
+        apply_many(platform, names, PLAIN, scale=SOON_IDLE, limits={"memory": 32})
+        at_zero(platform)
+        time.sleep(5)
+        free, kernel, own = available(), kernel_memory(), set(tree(platform.pid))
+        for name in names:
+            platform.api("PUT", f"/namespaces/default/functions/{name}/scale", KEPT)
+            if platform.call(name).status != 200:
+                raise RuntimeError(f"{name} does not answer")
+        until("all are frozen", lambda: frozen_ones(platform) == FROZEN, 180, 1)
+        time.sleep(5)
         inside = [pid for pid in tree(platform.pid) if pid not in own]
         held = sum(memory(pid) for pid in inside)
-        asleep = len(frozen_ones(platform))
-    note = f"of what the kernel had available, PSS alone {held / count:.2f} MiB each; {asleep} of {count} frozen"
-    if not asleep:
-        note += ": tier not available, these are idle ones"
-    value = count / (used / 1024) if asleep else None
-    raw = {"used_mib": used, "idle_per_gib": count / (used / 1024)}
+        kernel, free = kernel_memory() - kernel, free - available()
+        asleep = frozen_ones(platform)
+        thawed = [caller(platform).ok(f"/fn/default/{name}/") for name in names[:20]]
+    each = (held + kernel) / FROZEN
+    note = (
+        f"{asleep} of {FROZEN} frozen, {len(inside)} processes; each PSS {held / FROZEN:.2f} and kernel "
+        f"{kernel / FROZEN:.2f} MiB; the kernel had {free / FROZEN:.2f} MiB less for each; "
+        f"a call thaws one in {statistics.median(thawed):.2f} ms"
+    )
+    raw = {"pss_mib": held, "kernel_mib": kernel, "available_mib": free, "thawed_ms": thawed}
+    value = 1024 / each if asleep == FROZEN else None
     what = "live, frozen Python instances in one GiB"
     return [Measured(what, "", value, bound=150, aim=400, better="more", note=note, raw=raw)]
 

@@ -77,3 +77,10 @@ def available() -> float:
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) / 1024
     raise SystemExit("this kernel tells no MemAvailable")
+
+
+def kernel_memory() -> float:
+    """MiB that the whole kernel holds and cannot give back: for processes, namespaces, groups, mounts and sockets."""
+    names = ("SUnreclaim:", "KernelStack:", "PageTables:", "SecPageTables:", "Percpu:")
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(names)) / 1024

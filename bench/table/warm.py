@@ -5,10 +5,12 @@ from __future__ import annotations
 import statistics
 
 import references
-from loads import Target
+from loads import Target, result
 from measured import Measured, row
 from processes import cpu, tree
 from world import PLAIN, World, gateway, target
+
+from harness import Platform
 
 WARM = {"scale": {"min": 1, "max": 1}}
 ASYNC = {"main.py": PLAIN["main.py"].replace("def handle", "async def handle")}
@@ -149,3 +151,87 @@ def p99(world: World) -> list[Measured]:
     return [
         Measured("p99 at 70 % of saturation", "ms", a, "nginx proxy", b, "ratio", 3.0, 1.5, note=note, raw=raw),
     ]
+
+
+COUNTING = {
+    "server.py": """
+import os, threading, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+lock, inside, most = threading.Lock(), 0, 0
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        global inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        time.sleep(0.004)
+        with lock:
+            inside -= 1
+        data = b"%d" % most
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args):
+        pass
+
+class Server(ThreadingHTTPServer):
+    request_queue_size = 128
+
+Server(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+"""
+}
+ALLOWED = 4
+
+
+NAMES = [f"hot{number}" for number in range(6)]
+
+
+def hot(world: World, platform: Platform, mixed: bool) -> tuple[float, float]:
+    """Microseconds of the platform's own processes for each answer, and answers a second. `mixed`: each connection
+    calls all functions in turn; else each function has connections of its own."""
+    own = gateway(platform)
+    before = cpu(own)
+    if mixed:
+        loads = [world.generator.run(target(platform, *NAMES), seconds=2, connections=30)]
+    else:
+        running = [world.generator.start(target(platform, name), seconds=2, connections=5) for name in NAMES]
+        loads = [result(process) for process in running]
+    answered = sum(load.requests for load in loads)
+    return (cpu(own) - before) / answered * 1e6, sum(load.rate for load in loads)
+
+
+@row("workers", "several hot functions with two workers, against one process; concurrency limits under load")
+def workers(world: World) -> list[Measured]:
+    found: dict[tuple[bool, str], list[tuple[float, float]]] = {}
+    with world.platform() as one, world.platform("--workers", "2") as two:
+        for platform in (one, two):
+            for name in NAMES:
+                platform.deploy(name, PLAIN, **WARM)
+        for number in range(world.rounds + 1):
+            for mixed in (False, True):
+                for kind, platform in (("one", one), ("two", two)):
+                    seen = hot(world, platform, mixed)
+                    if number:  # the first round warms up
+                        found.setdefault((mixed, kind), []).append(seen)
+        command = ["/usr/bin/python3", "server.py"]
+        limits = {"concurrency": ALLOWED}
+        two.deploy("counting", COUNTING, runtime="http", command=command, limits=limits, **WARM)
+        world.generator.run(target(two, "counting"), seconds=2)
+        most = int(two.call("counting").text)
+    rows = []
+    for mixed, how in ((False, "own connections for each"), (True, "each connection calls all in turn")):
+        (a, fast), (b, slow) = (
+            map(statistics.median, zip(*found[mixed, kind], strict=True)) for kind in ("two", "one")
+        )
+        what = f"6 hot functions, --workers 2, {how}: CPU per request"
+        raw = {kind: found[mixed, kind] for kind in ("one", "two")}
+        rows.append(Measured(what, "us", a, "one process", b, note=f"{fast / slow:.2f} times the answers", raw=raw))
+    over = f"{most} at once of {ALLOWED}, from 32 connections at two workers"
+    what = "calls beyond a concurrency limit, --workers 2"
+    return [*rows, Measured(what, "", max(0, most - ALLOWED), bound=0, note=over)]

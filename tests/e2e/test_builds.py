@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from programs import GO_FOLDERS, need
 from septet_platform import Platform
 
 SIX = {"main.py": "import six\ndef handle(request, context):\n    return six.__version__\n"}
@@ -105,8 +106,7 @@ def test_a_python_function_with_a_pyproject(platform: Platform, index: None) -> 
 
 
 def test_a_node_function_with_a_lock_file(platform: Platform, index: None) -> None:
-    if shutil.which("npm") is None:
-        pytest.fail("npm is missing: apt install npm") if os.environ.get("CI") == "true" else pytest.skip("no npm")
+    need("npm", "npm")
     package = {"name": "mine", "version": "1.0.0", "dependencies": {"is-number": "7.0.0"}}
     locked = {"version": "7.0.0", "integrity": IS_NUMBER, "license": "MIT"}
     lock = {"name": "mine", "version": "1.0.0", "lockfileVersion": 3, "requires": True}
@@ -120,8 +120,7 @@ def test_a_node_function_with_a_lock_file(platform: Platform, index: None) -> No
 
 
 def test_a_go_function_with_a_module(platform: Platform, index: None) -> None:
-    if shutil.which("go", path=f"{os.environ['PATH']}:/usr/local/go/bin") is None:
-        pytest.fail("go is missing: apt install golang-go") if os.environ.get("CI") == "true" else pytest.skip("no go")
+    need("go", "golang-go", *GO_FOLDERS)
     source = """package function
 
 import (
@@ -260,16 +259,6 @@ def test_a_hostile_archive_is_refused(platform: Platform) -> None:
     platform.apply("hostile", {**HELLO, "../../etc/passwd": "x"})
     message = failure(platform, "hostile")
     assert "../../etc/passwd" in message, message
-
-
-GO_FOLDERS = ("/usr/lib/go/bin", "/usr/local/go/bin", "/usr/bin")
-
-
-def need(program: str, package: str, *folders: str) -> None:
-    """Skips without the program, and fails in CI."""
-    if shutil.which(program, path=os.pathsep.join((os.environ["PATH"], *folders))) is None:
-        why = f"no {program} here: apt install {package}"
-        pytest.fail(why) if os.environ.get("CI") == "true" else pytest.skip(why)
 
 
 @pytest.mark.root

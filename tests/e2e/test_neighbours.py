@@ -59,6 +59,32 @@ def handle(request, context):
             file.write(b"x" * (1 << 20))
     return "wrote it all"
 """,
+    "swallows": """
+import os, time
+def handle(request, context):
+    what = request.body.decode()
+    try:
+        for _ in range(400 if "forks" in what else 0):
+            if os.fork() == 0:
+                time.sleep(60)
+                os._exit(0)
+        with open("/tmp/big", "ab", buffering=0) as file:
+            for _ in range(64 if "fills" in what else 0):
+                file.write(b"x" * (1 << 20))
+    except OSError:
+        pass
+    held = []
+    try:
+        while "opens" in what:
+            held.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        pass
+    if "hangs" in what:
+        time.sleep(60)
+    if "raises" in what:
+        raise ValueError("it did not work")
+    return "sorry", 500
+""",
     "flood": """
 import os
 def handle(request, context):
@@ -162,6 +188,35 @@ def test_descriptors_end_at_their_limit(platform: Platform) -> None:
     assert got.status >= 500, got.text
     assert "Too many open files" in logged(platform, "descriptors") + got.text
     assert got.json["limit"] == "open files"
+
+
+@pytest.mark.parametrize(
+    ("name", "met", "line"),
+    [
+        ("forks", "pids 24", "pids limit 24 reached ("),
+        ("fills", "tmp 8 MiB", "tmp limit 8 MiB reached"),
+        ("opens", "open files ", "open files limit "),
+    ],
+)
+def test_a_limit_is_named_although_the_handler_kept_it_to_itself(
+    platform: Platform, name: str, met: str, line: str
+) -> None:
+    limits = {"pids": 24, "tmp": 8, "memory": 128, "timeout": 2}
+    platform.deploy(f"swallows-{name}", {"main.py": BAD["swallows"]}, limits=limits)
+    fine = platform.call(f"swallows-{name}", body="nothing")
+    assert (fine.status, fine.text, fine.headers.get("septet-limit")) == (500, "sorry", None), "no limit was met"
+    got = platform.call(f"swallows-{name}", body=name)
+    assert (got.status, got.text, got.headers.get("septet-limit", "")[: len(met)]) == (
+        500,
+        "sorry",
+        met,
+    ), got.text
+    got = platform.call(f"swallows-{name}", body=f"{name} raises")
+    assert (got.json["limit"][: len(met)], got.json["details"]["type"]) == (met, "ValueError")
+    got = platform.call(f"swallows-{name}", body=f"{name} hangs")
+    assert (got.status, got.json["limit"][: 13 + len(met)]) == (504, f"timeout 2 s, {met}")
+    assert soon(lambda: line in logged(platform, f"swallows-{name}"), 5)
+    platform.api("DELETE", f"/namespaces/default/functions/swallows-{name}")
 
 
 def test_a_log_flood_is_slowed_and_bounded(platform: Platform) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import socket
 import subprocess
 import time
@@ -15,19 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from programs import GO_FOLDERS, need
 from septet_platform import Answer, Platform
 
 TEXT = "text/plain; charset=utf-8"
-GO_PATH = f"{os.environ['PATH']}:/usr/local/go/bin:/usr/lib/go/bin"
-
-
-def need(program: str, package: str, path: str | None = None) -> str:
-    """The program's path. Without it a test fails in CI, and is skipped elsewhere."""
-    found = shutil.which(program, path=path)
-    if found is None:
-        why = f"{program} is missing: apt install {package}"
-        pytest.fail(why) if os.environ.get("CI") == "true" else pytest.skip(why)
-    return str(found)
 
 
 def until(what: str, condition: Callable[[], object], timeout: float = 10) -> None:
@@ -553,7 +542,7 @@ func main() {
 
 
 def test_go(platform: Platform) -> None:
-    need("go", "golang-go", GO_PATH)
+    need("go", "golang-go", *GO_FOLDERS)
     platform.deploy("go", {"function.go": GO}, runtime="go", timeout=120)
     answer = platform.call("go", body="it")
     assert (answer.status, answer.json, answer.headers["content-type"]) == (200, {"said": "it"}, "application/json")
@@ -565,7 +554,7 @@ def test_go(platform: Platform) -> None:
 
 
 def test_go_as_septet_new_writes_it(platform: Platform) -> None:
-    need("go", "golang-go", GO_PATH)
+    need("go", "golang-go", *GO_FOLDERS)
     folder = files("septet.cli").joinpath("templates", "go")
     source = {entry.name: entry.read_text() for entry in folder.iterdir()}
     platform.deploy("go-new", source, runtime="go", timeout=120)
@@ -574,6 +563,6 @@ def test_go_as_septet_new_writes_it(platform: Platform) -> None:
 
 
 def test_go_without_a_handler_says_so(platform: Platform) -> None:
-    need("go", "golang-go", GO_PATH)
+    need("go", "golang-go", *GO_FOLDERS)
     said = failure(platform, "go-none", {"function.go": "package function\n"}, runtime="go")
     assert "neither a function Handle, nor a Handler, nor a main function" in said, said

@@ -20,6 +20,8 @@ from septet_platform import Platform
 
 WAITING = 10_000
 CALLS = 200
+NEIGHBOUR = "quiet"
+"""Of two workers both functions belong to the same one, whose loop they then share."""
 ECHO = {"main.py": "def handle(request, context):\n    return request.body\n"}
 SLEEP = {"main.py": "import time\ndef handle(request, context):\n    time.sleep(0.2)\n    return 'ok'\n"}
 
@@ -62,16 +64,17 @@ def p95(platform: Platform) -> float:
     times = []
     for _ in range(CALLS + 20):
         began = time.perf_counter()
-        link.request("POST", "/fn/default/calm/", b"x", {"Authorization": f"Bearer {platform.token}"})
+        link.request("POST", f"/fn/default/{NEIGHBOUR}/", b"x", {"Authorization": f"Bearer {platform.token}"})
         assert link.getresponse().read() == b"x"
         times.append(time.perf_counter() - began)
     link.close()
     return sorted(times[20:])[int(CALLS * 0.95)]
 
 
-def test_ten_thousand_waiting_calls_leave_others_alone(tmp_path: Path, files: None) -> None:
-    with Platform(tmp_path / "data") as platform:
-        platform.deploy("calm", ECHO, scale={"min": 1, "max": 1})
+@pytest.mark.parametrize("flags", [[], ["--workers", "2"]], ids=["one process", "two workers"])
+def test_ten_thousand_waiting_calls_leave_others_alone(tmp_path: Path, files: None, flags: list[str]) -> None:
+    with Platform(tmp_path / "data", *flags) as platform:
+        platform.deploy(NEIGHBOUR, ECHO, scale={"min": 1, "max": 1})
         limits = {"queue": WAITING + 100, "queue_timeout": 120}
         platform.deploy("wanted", SLEEP, scale={"max": 1}, limits=limits)
         alone = p95(platform)

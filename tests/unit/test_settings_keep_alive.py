@@ -29,7 +29,7 @@ def test_anything_else_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_a_function_s_own_is_bounded_and_may_be_unset() -> None:
-    for good in (None, 0.0, 3600.0):
+    for good in (None, "auto", 0.0, 3600.0):
         validation.scale(Scale(keep_alive=good))
     for bad in (-1.0, float("nan"), 1e9):
         with pytest.raises(InvalidInput, match="keep_alive"):

@@ -214,7 +214,7 @@ class _Checker:
             for section, fields in table.items():
                 holder = entry.get(section) if section else entry
                 for key in fields:
-                    if isinstance(holder, dict) and isinstance(holder.get(key), str):
+                    if isinstance(holder, dict) and isinstance(holder.get(key), str) and not _is_word(key, holder[key]):
                         holder[key] = convert(holder[key], (*place, section, key) if section else (*place, key))
 
     def texts(self, holder: Any, place: Place) -> None:
@@ -255,6 +255,10 @@ class _Checker:
         )
         where = f" {dotted(place)}:" if named and place else ""
         raise Failure(f"{self.name}:{line}:{where} {message}", hint=hint, code=Exit.USAGE)
+
+
+def _is_word(key: str, text: str) -> bool:
+    return key == "keep_alive" and text == "auto"
 
 
 def dotted(place: Place) -> str:

@@ -23,7 +23,7 @@ from septet.cli.output import note, show_value
 @click.option("--policy", metavar="NAME", help="concurrency, rps or fixed.")
 @click.option("--window", metavar="TIME", help="How far back the scaler looks.")
 @click.option("--grace", metavar="TIME", help="How long the last instance is kept without calls.")
-@click.option("--keep-alive", metavar="TIME", help="How long after its last call an instance is kept frozen; 0: not.")
+@click.option("--keep-alive", metavar="TIME|auto", help="How long an instance is kept frozen after its last call.")
 @click.option("--down-delay", metavar="TIME", help="How long to wait before fewer instances.")
 @with_output
 @with_session
@@ -31,7 +31,7 @@ def command(session: Session, name: str, form: str, **given: Any) -> None:
     """Set how many instances a function may have. Without options, show what is set."""
     wanted = {key: value for key, value in given.items() if value is not None}
     for key in ("window", "grace", "down_delay", "keep_alive"):
-        if key in wanted:
+        if key in wanted and (key, wanted[key]) != ("keep_alive", "auto"):
             wanted[key] = parse_duration(wanted[key])
     if wanted.get("max") and wanted.get("min", 0) > wanted["max"]:
         raise Failure(f"--min {wanted['min']} is more than --max {wanted['max']}", code=Exit.USAGE)

@@ -187,6 +187,20 @@ class Birth:
             )
         )
 
+    def say(self, info: InstanceInfo, text: str) -> None:
+        """A line of the platform's own in the instance's log."""
+        self._logs.write(
+            LogLine(
+                at=self._clock.wall(),
+                namespace=info.namespace,
+                function=info.function,
+                revision=info.revision,
+                instance=info.id,
+                stream="platform",
+                text=text,
+            )
+        )
+
     async def output(self, info: InstanceInfo) -> str:
         """The last lines that the instance wrote; a log that cannot be read must not hide the real error."""
         try:

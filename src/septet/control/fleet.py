@@ -16,6 +16,7 @@ from septet.control.birth import Birth
 from septet.control.exits import Exits
 from septet.control.freezing import Freezing
 from septet.control.launch import LABEL_UID
+from septet.control.limits import LimitWatch
 from septet.control.mirror import Mirror
 from septet.control.settings import ControlSettings
 from septet.model.errors import InitFailed, SeptetError, StartFailed, Unavailable
@@ -113,6 +114,7 @@ class Fleet:
         self._outcome: Outcome | None = None
         self.exits = Exits()
         self.freezing = Freezing(sandboxes, self._handle, self._spawn)
+        self.limits = LimitWatch(sandboxes, birth.say, clock, self._spawn, self._info)
 
     def report_to(self, outcome: Outcome) -> None:
         self._outcome = outcome
@@ -144,6 +146,10 @@ class Fleet:
         """Calls `listener` for each change of an instance's state; returns what ends that."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener) if listener in self._listeners else None
+
+    def _info(self, instance: str) -> InstanceInfo | None:
+        member = self._members.get(instance)
+        return member.info if member is not None else None
 
     # -- what the scaler asks for
 
@@ -206,6 +212,7 @@ class Fleet:
         id = event.instance.id
         if event.instance.state == "stopped" and event.instance.exit is not None:
             self.exits.note(id, event.instance.exit)
+            self.limits.ended(event.instance, event.instance.exit)
         if id not in self._members:
             return
         if event.instance.state in ("running", "ready"):
@@ -435,6 +442,7 @@ class Fleet:
     def _forget(self, member: Member) -> None:
         self._pool.remove(member.key, member.id)
         self._members.pop(member.id, None)
+        self.limits.forget(member.id)
         own = self._of.get(member.key, {})
         own.pop(member.id, None)
         if not own:

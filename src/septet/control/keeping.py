@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from septet.control.mirror import Mirror
@@ -10,6 +11,9 @@ from septet.model.function import Function, Revision
 from septet.policy import keepalive
 from septet.policy.keepalive import IdleTimes, Windows
 from septet.ports.store import Change
+
+Key = tuple[str, str]
+"""(namespace, function)"""
 
 PAUSE = 2
 """Looks at a revision without a call, after which it counts as idle: shorter pauses are none."""
@@ -25,21 +29,23 @@ class Plan(NamedTuple):
 
 
 class Track:
-    """What is known of one function: when a call was last seen in it or waiting, and its idle times."""
+    """What is known of one function: when a call was last seen in it or waiting, None for not since the platform
+    started, and its idle times."""
 
     __slots__ = ("idle", "last")
 
-    def __init__(self, now: float) -> None:
-        self.last = now
-        self.idle = IdleTimes()
+    def __init__(self, last: float | None, idle: IdleTimes | None = None) -> None:
+        self.last = last
+        self.idle = idle or IdleTimes()
 
 
 class Keeping:
-    """Remembers idle times by function, so that a deploy forgets none; a start of the platform does."""
+    """Remembers idle times by function, so that a deploy forgets none; `recollecting` carries them over a start."""
 
     def __init__(self, mirror: Mirror, settings: ControlSettings) -> None:
         self._settings = settings
-        self._tracks: dict[tuple[str, str], Track] = {}
+        self._tracks: dict[Key, Track] = {}
+        self._dirty: set[Key] = set()
         mirror.listen(self._changed)
 
     def saw(self, revision: Revision, now: float) -> None:
@@ -49,15 +55,17 @@ class Keeping:
         if track is None:
             self._tracks[key] = Track(now)
             return
-        idle = now - track.last
-        if self._settings.keep_alive is None and idle > PAUSE * self._settings.tick:
+        # While the platform was not there nobody could call: that is no idle time.
+        idle = now - track.last if track.last is not None else 0.0
+        if idle > PAUSE * self._settings.tick and self._fixed(revision) is None:
             track.idle = keepalive.observe(track.idle, (idle,))
+            self._dirty.add(key)
         track.last = now
 
     def plan(self, revision: Revision, now: float) -> Plan | None:
         """None when nothing is to be kept: keep-alive is 0 or over, or the function was never called."""
         track = self._tracks.get((revision.meta.namespace, revision.spec.function))
-        if track is None:
+        if track is None or track.last is None:
             return None
         wanted = self._windows(revision, track)
         until = track.last + wanted.end
@@ -67,13 +75,42 @@ class Keeping:
         return Plan(until, prewarm_at) if prewarm_at > now + WORTHWHILE else Plan(until)
 
     def _windows(self, revision: Revision, track: Track) -> Windows:
+        fixed = self._fixed(revision)
+        return keepalive.windows(track.idle, keepalive.STANDARD) if fixed is None else Windows(0.0, fixed)
+
+    def _fixed(self, revision: Revision) -> float | None:
+        """Seconds; None: as its idle times say."""
         own = revision.spec.template.scale.keep_alive
-        if own is not None:
-            return Windows(0.0, own)
-        if self._settings.keep_alive is not None:
-            return Windows(0.0, self._settings.keep_alive)
-        return keepalive.windows(track.idle, keepalive.STANDARD)
+        if own == "auto":
+            return None
+        return self._settings.keep_alive if own is None else own
 
     def _changed(self, change: Change) -> None:
         if change.type == "delete" and isinstance(change.obj, Function):
-            self._tracks.pop((change.obj.meta.namespace, change.obj.meta.name), None)
+            key = (change.obj.meta.namespace, change.obj.meta.name)
+            track = self._tracks.pop(key, None)
+            if track is not None and track.idle.total:
+                self._dirty.add(key)
+
+    # -- over a start of the platform
+
+    def changed(self) -> dict[Key, IdleTimes | None]:
+        """Idle times that changed since the last time, None for those of a function that is gone."""
+        found: dict[Key, IdleTimes | None] = {}
+        for key in self._dirty:
+            track = self._tracks.get(key)
+            found[key] = track.idle if track is not None else None
+        self._dirty.clear()
+        return found
+
+    def keep(self, keys: Iterable[Key]) -> None:
+        """These are still to be told by `changed`."""
+        self._dirty.update(keys)
+
+    def forget(self, key: Key) -> None:
+        self._tracks.pop(key, None)
+        self._dirty.discard(key)
+
+    def recall(self, key: Key, idle: IdleTimes) -> None:
+        """What was known before; of a function that was called meanwhile, what is known since then counts."""
+        self._tracks.setdefault(key, Track(None, idle))

@@ -13,6 +13,7 @@ from septet.control.collector import Collector
 from septet.control.deployer import Deployer
 from septet.control.fleet import Fleet
 from septet.control.mirror import Mirror
+from septet.control.recollecting import Recollecting
 from septet.control.reserving import Reserving
 from septet.control.revising import Revising
 from septet.control.room import Room
@@ -80,6 +81,7 @@ class Control:
         birth = Birth(store, self.mirror, sandboxes, contracts, vault, logs, clock, runtimes, settings)
         self.fleet = Fleet(self.mirror, birth, sandboxes, pool, clock, settings)
         self.scaler = Scaler(self.mirror, self.fleet, pool, clock, settings, birth.concurrency, number)
+        self._recollecting = Recollecting(store, self.scaler.keeping, self.mirror, clock)
         room = Room(self.mirror, self.fleet, pool, settings)
         self.memory = Reserving(self.fleet, room, self.scaler.evict, clock, settings)
         revising = Revising(
@@ -114,6 +116,7 @@ class Control:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
         await self._halt()
+        await self._recollecting.save()
         await self.fleet.close()
         try:
             await self._store.release(LEASE, self._holder)
@@ -127,12 +130,14 @@ class Control:
     async def _begin(self) -> None:
         self._tasks.append(self._supervise("mirror", self.mirror.run))
         await self.mirror.synced.wait()
+        await self._recollecting.load()
         await self.fleet.adopt()
         for name, run in (
             ("scaler", self.scaler.run),
             ("deployer", self.deployer.run),
             ("routing", self.routing.run),
             ("collector", self.collector.run),
+            ("recollecting", self._recollecting.run),
         ):
             self._tasks.append(self._supervise(name, run))
 

@@ -16,7 +16,7 @@ from septet.control.settings import ControlSettings
 from septet.control.standing import Standing
 from septet.model.errors import CallerError, InitFailed, NodeFull, NotFound, QuotaExceeded, SeptetError, Unavailable
 from septet.model.function import Function, Revision
-from septet.model.instance import ColdReason, InstanceExit
+from septet.model.instance import ColdReason, InstanceExit, LimitMet
 from septet.policy import admission, autoscale, keepalive
 from septet.ports.clock import Clock
 from septet.ports.signals import Load, Pool, RevisionKey
@@ -53,7 +53,7 @@ class Scaler:
         self._concurrency = concurrency
         self._number = number
         self._room = Room(mirror, fleet, pool, settings)
-        self._keeping = Keeping(mirror, settings)
+        self.keeping = Keeping(mirror, settings)
         self.prewarms = 0
         self._standings: dict[RevisionKey, Standing] = {}
         self._dirty: set[RevisionKey] = set()
@@ -82,6 +82,9 @@ class Scaler:
 
     def explain(self, instance: str, then: Callable[[InstanceExit | None], None]) -> None:
         self._fleet.exits.ask(instance, then)
+
+    def limits(self, instance: str, age: float, then: Callable[[tuple[LimitMet, ...]], None]) -> None:
+        self._fleet.limits.ask(instance, age, then)
 
     # -- Outcome, for the fleet
 
@@ -262,6 +265,10 @@ class Scaler:
         if standing is None or standing.memory is None:
             self._reconcile(key, revision, 0, now)
             return
+        if load.running and not load.rate:  # what hangs may hang at a limit; other calls tell when they fail
+            for member in self._fleet.members(key):
+                if member.phase == "ready":
+                    self._fleet.limits.look(member.info)
         facts = self._facts(key, revision, load)
         decision, standing.memory = autoscale.decide(
             facts, standing.configure(revision, self._concurrency), standing.memory, now
@@ -294,7 +301,7 @@ class Scaler:
         standing = self._standing(key)
         standing.calls = load.waiting + load.running
         if standing.calls or load.rate:
-            self._keeping.saw(revision, now)
+            self.keeping.saw(revision, now)
             standing.prewarm_at = 0.0
         if not self._serves(key):
             if load.waiting:
@@ -356,7 +363,7 @@ class Scaler:
     def _keep(self, key: RevisionKey, revision: Revision, instance: str, now: float) -> bool:
         """Whether it stays: frozen, or, when it starts for a call that is expected, as it is."""
         standing = self._standing(key)
-        plan = self._keeping.plan(revision, now) if self._may_keep(key, revision) else None
+        plan = self.keeping.plan(revision, now) if self._may_keep(key, revision) else None
         if plan is None or self._kept(key, revision, now):
             return False
         standing.kept_until, standing.prewarm_at = plan.until, plan.prewarm_at

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from septet.dataplane.admission import AUTHORIZATION, Admission, Sender
 from septet.dataplane.dispatch import NO_HEADERS, CallTarget, ControlTarget, Elsewhere, Peer, Refusal
@@ -23,7 +24,7 @@ from septet.model.errors import (
     SeptetError,
     ShuttingDown,
 )
-from septet.model.instance import ColdReason, InstanceExit
+from septet.model.instance import ColdReason, InstanceExit, LimitMet
 from septet.model.invocation import InvocationRecord
 from septet.policy.access import INVOKE
 from septet.ports.logs import Logs
@@ -147,6 +148,14 @@ class Calls:
 
         self._demand.explain(exchange.instance, told)
 
+    def limits(self, exchange: Exchange, then: Callable[[tuple[LimitMet, ...]], None]) -> None:
+        age = self._loop.time() - exchange.started_at
+
+        def told(met: tuple[LimitMet, ...]) -> None:
+            self._loop.call_soon(then, met)
+
+        self._demand.limits(exchange.instance, age, told)
+
     def finished(self, exchange: Exchange) -> None:
         self.open -= 1
         target = exchange.target
@@ -218,7 +227,7 @@ def _explained(error: SeptetError, ended: InstanceExit | None, exchange: Exchang
     return FunctionCrashed(
         f"the function's process ended while it ran this call: {ended.message or 'no reason was given'}",
         hint="`septet logs` shows what it printed last",
-        limit=ended.limit,
+        limit=next((str(met) for met in ended.met if met.name == ended.limit), ended.limit),
     )
 
 
@@ -255,7 +264,7 @@ def _record(exchange: Exchange, target: CallTarget, data: CallData, error: Septe
         cold=data.cold,
         phases=phases,
         error=error.code if error else "",
-        message=error.message if error else "",
+        message=error.message if error else f"limit {exchange.limit} reached" if exchange.limit else "",
         bytes_in=exchange.bytes_in,
         bytes_out=exchange.bytes_out,
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from septet.model.access import Caller
 from septet.model.errors import SeptetError
+from septet.model.instance import LimitMet
 from septet.ports.signals import RevisionKey
 from septet.wire.callroute import CallRoute, RenderError
 from septet.wire.http1 import RequestHeadFacts
@@ -157,6 +158,10 @@ class Dispatcher(Protocol):
 
     def crashed(self, exchange: Exchange, error: SeptetError) -> None:
         """The instance died under a call: calls `exchange.failed` once more, with what is known of the reason."""
+        ...
+
+    def limits(self, exchange: Exchange, then: Callable[[tuple[LimitMet, ...]], None]) -> None:
+        """A call fails: calls `then` once, later and soon, with the limits that its instance met since it began."""
         ...
 
     def finished(self, exchange: Exchange) -> None:

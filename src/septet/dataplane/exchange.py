@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING
 from septet.dataplane.correlation import request_id, trace_context
 from septet.dataplane.dispatch import CallTarget
 from septet.dataplane.forwarding import forwarded_lines, invocation_lines
-from septet.model.errors import BadReply, ClientGone, FunctionCrashed, FunctionTimeout, InstanceLost, SeptetError
+from septet.dataplane.refusals import raised_at, timed_out
+from septet.model.errors import (
+    BadReply,
+    ClientGone,
+    FunctionCrashed,
+    FunctionRaised,
+    InstanceLost,
+    SeptetError,
+)
+from septet.model.instance import LimitMet
 from septet.ports.contract import Link, ReplyHead, RequestHead, Upload
 from septet.ports.signals import RevisionKey
 from septet.wire.fields import lines_are_valid
@@ -33,11 +42,13 @@ class Exchange:
     """One call. Times are loop times, 0 for what did not happen; `queued_wall` is seconds since the epoch.
 
     `status` is what the client was told, 499 when it was gone; sizes are of bodies, in bytes.
-    `error` is what went wrong, None for a call that got a whole reply, whatever its status. `on_client_gone`,
+    `error` is what went wrong, None for a call that got a whole reply, whatever its status; `limit` is the limit that
+    its instance met meanwhile, when the function itself answered that it failed. `on_client_gone`,
     when set, is called when the client went away before the end.
     """
 
     __slots__ = (
+        "_asked",
         "_attempts",
         "_body_done",
         "_crashed",
@@ -45,6 +56,7 @@ class Exchange:
         "_head",
         "_held",
         "_held_size",
+        "_holding",
         "_informational",
         "_on_done",
         "_over",
@@ -61,6 +73,7 @@ class Exchange:
         "first_byte_at",
         "instance",
         "invocation",
+        "limit",
         "on_client_gone",
         "queued_at",
         "queued_wall",
@@ -102,6 +115,9 @@ class Exchange:
         self._reply_paused = False
         self._over = False
         self._crashed = False
+        self._asked = False
+        self._holding = False
+        self.limit = ""
         self._attempts = 0
         self._informational = 0
 
@@ -249,15 +265,12 @@ class Exchange:
             self.on_client_gone()
 
     def expired(self) -> None:
-        timeout = self.target.timeout
-        self._finish(
-            FunctionTimeout(
-                f"the function did not answer within {timeout:g} s",
-                hint="raise limits.timeout, or make the function faster",
-                limit=f"timeout {timeout:g} s",
-            ),
-            cancel=True,
-        )
+        self.deadline = math.inf
+        self._front.rearm()
+        self._front.desk.dispatcher.limits(self, self._time_out)
+
+    def _time_out(self, met: tuple[LimitMet, ...]) -> None:
+        self._finish(timed_out(self.target.timeout, met), cancel=True)
 
     def pause_reply(self) -> None:
         self._reply_paused = True
@@ -266,7 +279,7 @@ class Exchange:
 
     def resume_reply(self) -> None:
         self._reply_paused = False
-        if self._upload is not None:
+        if self._upload is not None and not self._holding:
             self._upload.resume()
 
     # -- from the instance (ports/contract.Reply)
@@ -299,6 +312,11 @@ class Exchange:
         if answer.started or not (200 <= status <= 599 or status == 101) or own is None:
             self._bad_reply("the head of the function's answer is not valid")
             return
+        if status >= 500 and not self._asked and self._upload is not None:
+            self._asked = self._holding = True
+            self._upload.pause()
+            self._front.desk.dispatcher.limits(self, lambda met: self._failing(head, met))
+            return
         self.first_byte_at = self._front.desk.loop.time()
         lines = self._reply_lines(*own)
         if status == 101:
@@ -307,6 +325,16 @@ class Exchange:
         answer.head(status, lines, head.length)
         if self._body_done:
             self._end_upload()
+
+    def _failing(self, head: ReplyHead, met: tuple[LimitMet, ...]) -> None:
+        """The function answers that it failed: its answer names the limits that it met."""
+        self._holding = False
+        if self._over or self._crashed:
+            return
+        self.limit = ", ".join(map(str, met))
+        self.head(head)
+        if self._upload is not None and not self._reply_paused:
+            self._upload.resume()
 
     def data(self, chunk: bytes) -> None:
         answer = self._front.answer
@@ -338,6 +366,10 @@ class Exchange:
             self._crashed = True
             self._upload = None
             self._front.desk.dispatcher.crashed(self, error)
+        elif isinstance(error, FunctionRaised) and not error.limit and not self._asked:
+            self._asked = True
+            self._upload = None
+            self._front.desk.dispatcher.limits(self, lambda met: self.failed(raised_at(error, met)))
         else:
             self._finish(error)
 
@@ -373,6 +405,8 @@ class Exchange:
             name,
             self.traceparent,
         )
+        if self.limit:
+            own += b"Septet-Limit: %b\r\n" % self.limit.encode()
         extra = self.target.route.reply_lines
         return own + extra.replace(b"{invocation}", name) if extra else own
 

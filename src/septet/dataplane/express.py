@@ -360,8 +360,8 @@ def _whole(lane: Lane, head: bytes, front: Front) -> Whole | None:
 
 
 def _passes(facts: ReplyHeadFacts) -> bool:
-    """A final reply with a body of a length that was told."""
-    plain = 200 <= facts.status <= 599 and facts.status not in (204, 304)
+    """A final reply with a body of a length that was told. A failure may have a limit to name, which takes a look."""
+    plain = 200 <= facts.status <= 499 and facts.status not in (204, 304)
     return plain and facts.length is not None and facts.length <= BODY and not facts.upgrade
 
 

@@ -10,7 +10,7 @@ from septet.wire.callroute import CallRoute
 from septet.wire.fields import HOP_BY_HOP, Fields, cut_lines, lines_are_valid
 from septet.wire.http1 import RequestHeadFacts
 
-_OWN_REPLY_NAMES = frozenset({b"x-request-id", b"septet-invocation-id", b"traceparent", *HOP_BY_HOP})
+_OWN_REPLY_NAMES = frozenset({b"x-request-id", b"septet-invocation-id", b"septet-limit", b"traceparent", *HOP_BY_HOP})
 # Beginning with a plain byte, the search skips from line to line.
 _MARK = b"Date: \r\n"
 _NOTED = re.compile(rb"\n(?i:" + b"|".join(sorted(_OWN_REPLY_NAMES | {b"date"})) + rb"):")

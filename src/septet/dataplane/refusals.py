@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from septet.model.errors import PayloadTooLarge, PlatformError, RequestTimeout, SeptetError
+from septet.model.errors import (
+    FunctionRaised,
+    FunctionTimeout,
+    PayloadTooLarge,
+    PlatformError,
+    RequestTimeout,
+    SeptetError,
+)
+from septet.model.instance import LimitMet
 from septet.wire.callroute import ErrorReply, RenderError
 from septet.wire.problem import render_problem
 
@@ -38,3 +46,30 @@ def slow_head(limit: float) -> RequestTimeout:
         hint="send the request at once",
         limit=f"head_timeout {limit:g} s",
     )
+
+
+def timed_out(timeout: float, met: tuple[LimitMet, ...]) -> FunctionTimeout:
+    """`met` are the limits that the instance met while the call ran, which may be why."""
+    return FunctionTimeout(
+        f"the function did not answer within {timeout:g} s{_while(met)}",
+        hint="raise limits.timeout, or make the function faster",
+        limit=", ".join((f"timeout {timeout:g} s", *map(str, met))),
+    )
+
+
+def raised_at(error: FunctionRaised, met: tuple[LimitMet, ...]) -> FunctionRaised:
+    """What the handler raised, where it spoke of something else than the limit that its instance met."""
+    if not met:
+        return error
+    return FunctionRaised(
+        error.message + _while(met),
+        hint=error.hint,
+        stage=error.stage,
+        limit=", ".join(map(str, met)),
+        retry_after=error.retry_after,
+        details=error.details,
+    )
+
+
+def _while(met: tuple[LimitMet, ...]) -> str:
+    return f"; its instance met its limit of {', '.join(map(str, met))}" if met else ""

@@ -32,7 +32,8 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """How many instances. `max` 0 means no maximum of its own, `target` 0 the policy's default.
 
     `policy` names an entry of the policy registry ("concurrency", "rps", "fixed"). Times in seconds. `keep_alive` is
-    how long after its last call the last instance is kept frozen; 0 is not at all, None what the platform does.
+    how long after its last call the last instance is kept frozen; 0 is not at all, "auto" as its idle times say, None
+    what the platform does.
     """
 
     min: int = 0
@@ -48,7 +49,7 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     max_down_rate: float = 2.0
     down_delay: float = 0.0
     grace: float = 30.0
-    keep_alive: float | None = None
+    keep_alive: float | Literal["auto"] | None = None
 
 
 class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

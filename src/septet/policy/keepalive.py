@@ -106,6 +106,12 @@ def observe(memory: IdleTimes, idle: Sequence[float], brief: int = 0) -> IdleTim
     return memory if total < memory.due else _learn(memory)
 
 
+def recalled(bins: Mapping[int, int], beyond: int) -> IdleTimes:
+    """What was remembered of a function before, from its counts alone."""
+    counts = {number: count for number, count in bins.items() if count > 0}
+    return _learn(IdleTimes(counts, beyond, sum(counts.values()) + beyond))
+
+
 def windows(memory: IdleTimes, fixed: float) -> Windows:
     """The histogram's windows where it is representative, else `fixed` seconds (0: none is kept)."""
     return memory.learnt or Windows(0.0, fixed)

@@ -181,7 +181,10 @@ class Sandbox(Protocol):
         ...
 
     async def stats(self, instance: str) -> InstanceStats:
-        """sandbox.8  Raises NotFound."""
+        """What it uses, and which limits it met, as far as the driver can see; asked now and then, not for each call.
+
+        sandbox.8  Raises NotFound.
+        """
         ...
 
     async def instances(self) -> list[InstanceInfo]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from septet.model.errors import SeptetError
-from septet.model.instance import ColdReason, InstanceExit
+from septet.model.instance import ColdReason, InstanceExit, LimitMet
 from septet.ports.contract import Link
 
 
@@ -72,6 +72,11 @@ class Demand(Protocol):
     def explain(self, instance: str, then: Callable[[InstanceExit | None], None]) -> None:
         """Calls `then` with why an instance ended as soon as that is known, with None when it stays unknown for
         a second."""
+        ...
+
+    def limits(self, instance: str, age: float, then: Callable[[tuple[LimitMet, ...]], None]) -> None:
+        """Asked of a call that fails: calls `then` once, within a second, with the limits that its instance met in
+        the last `age` seconds or meets now, as far as that can be told."""
         ...
 
 

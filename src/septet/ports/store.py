@@ -5,7 +5,7 @@ The clauses below are numbered; the conformance suite has a test per clause, run
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
@@ -164,6 +164,21 @@ class Store(Protocol):
 
     async def read_audit(self, limit: int = 100, before: int = 0) -> list[dict[str, object]]:
         """The newest audit entries first, each with its `id`; `before` is an id."""
+        ...
+
+    async def remember(self, memories: Mapping[str, bytes | None]) -> None:
+        """Keeps what control learnt, by name and at most 64 KiB each; None forgets. These are no objects: they have no
+        version, and no watch tells of them.
+
+        store.23  What returned is durable, all of one call or nothing of it; the last one of a name counts.
+        """
+        ...
+
+    async def recollect(self, prefix: str) -> dict[str, bytes]:
+        """All memories whose names begin with `prefix`.
+
+        store.24  One that fails its checksum is left out and is no error: whoever learnt it learns it again.
+        """
         ...
 
     async def backup(self, path: Path) -> None:

@@ -152,7 +152,7 @@ class ScaleChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     max_down_rate: float | None = None
     down_delay: float | None = None
     grace: float | None = None
-    keep_alive: float | None = None
+    keep_alive: float | Literal["auto"] | None = None
 
 
 class RevisionLine(msgspec.Struct, frozen=True, kw_only=True):

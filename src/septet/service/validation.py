@@ -197,7 +197,7 @@ def scale(value: Scale) -> None:
     number("scale.max_down_rate", value.max_down_rate, 1.01, 1_000_000)
     number("scale.down_delay", value.down_delay, 0, 3600)
     number("scale.grace", value.grace, 0, 86400)
-    if value.keep_alive is not None:
+    if isinstance(value.keep_alive, int | float):
         number("scale.keep_alive", value.keep_alive, 0, 7 * 86400)
     if value.max and value.min > value.max:
         refuse("scale.min", f"{value.min} is more than scale.max {value.max}")

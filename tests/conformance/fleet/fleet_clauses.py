@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import NamedTuple, cast
+from collections.abc import AsyncIterator, Callable
+from typing import cast
 
 import msgspec
+from clauses import Suite
 from fakes import FakeSandbox
 from world import World
 
@@ -58,24 +59,8 @@ class Bed:
         return info.id
 
 
-class Clause(NamedTuple):
-    id: str
-    check: Callable[[Bed], Awaitable[None]]
-
-    @property
-    def name(self) -> str:
-        return f"{self.id}-{self.check.__name__}"
-
-
-CLAUSES: list[Clause] = []
-
-
-def clause(id: str) -> Callable[[Callable[[Bed], Awaitable[None]]], Callable[[Bed], Awaitable[None]]]:
-    def keep(check: Callable[[Bed], Awaitable[None]]) -> Callable[[Bed], Awaitable[None]]:
-        CLAUSES.append(Clause(id, check))
-        return check
-
-    return keep
+suite: Suite[Bed] = Suite()
+clause = suite.clause
 
 
 @contextlib.asynccontextmanager

@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator, Iterable
 
 import fleet_clauses
 import pytest
+from clauses import Clause
 from fakes import VirtualLoop
-from fleet_clauses import CLAUSES, Bed, Clause
+from fleet_clauses import Bed, suite
 
 import septet.control.view
 import septet.ports.fleetview
@@ -43,14 +44,14 @@ def small_backlog(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(septet.control.view, "BACKLOG", 30)
 
 
-@pytest.mark.parametrize("clause", CLAUSES, ids=lambda clause: clause.name)
+@pytest.mark.parametrize("clause", suite.clauses, ids=lambda clause: clause.name)
 def test_clause(clause: Clause) -> None:
     run(clause, View)
 
 
 def test_every_clause_of_the_port_has_a_test() -> None:
     written = set(re.findall(r"fleet\.\d+", inspect.getsource(septet.ports.fleetview)))
-    assert written == {clause.id for clause in CLAUSES}
+    assert written == suite.ids()
 
 
 # -- the suite can fail
@@ -216,7 +217,7 @@ BROKEN: dict[str, type[View]] = {
 """By the name of the check that finds them."""
 
 
-@pytest.mark.parametrize("clause", CLAUSES, ids=lambda clause: clause.name)
+@pytest.mark.parametrize("clause", suite.clauses, ids=lambda clause: clause.name)
 def test_a_broken_view_fails(clause: Clause) -> None:
     with pytest.raises((AssertionError, TimeoutError)):
         run(clause, BROKEN[clause.check.__name__])

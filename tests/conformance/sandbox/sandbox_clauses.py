@@ -5,35 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from collections.abc import Callable
 
+from clauses import Suite, raises
 from sandbox_beds import NETWORK, Bed
 
-from septet.model.errors import Conflict, InstanceLost, InvalidInput, NotFound, SeptetError
+from septet.model.errors import Conflict, InstanceLost, InvalidInput, NotFound
 from septet.model.instance import InstanceExit
 
 PATIENCE = 10.0
 
 
-class Clause(NamedTuple):
-    id: str
-    check: Callable[[Bed], Awaitable[None]]
-
-    @property
-    def name(self) -> str:
-        return f"{self.id}-{self.check.__name__}"
-
-
-CLAUSES: list[Clause] = []
-
-
-def clause(id: str) -> Callable[[Callable[[Bed], Awaitable[None]]], Callable[[Bed], Awaitable[None]]]:
-    def keep(check: Callable[[Bed], Awaitable[None]]) -> Callable[[Bed], Awaitable[None]]:
-        CLAUSES.append(Clause(id, check))
-        return check
-
-    return keep
+suite: Suite[Bed] = Suite()
+clause = suite.clause
 
 
 class Ears(asyncio.Protocol):
@@ -55,16 +39,6 @@ async def until(condition: Callable[[], bool], what: str, seconds: float = PATIE
     while not condition():
         assert time.monotonic() < end, f"within {seconds:g} s it was not so that {what}"
         await asyncio.sleep(0.005)
-
-
-async def raises(kind: type[SeptetError], work: Awaitable[object]) -> SeptetError:
-    try:
-        await work
-    except SeptetError as error:
-        assert type(error) is kind, f"{type(error).__name__} instead of {kind.__name__}"
-        assert error.message
-        return error
-    raise AssertionError(f"no {kind.__name__}")
 
 
 def states(bed: Bed, instance: str) -> list[str]:

@@ -10,8 +10,9 @@ from pathlib import Path
 import msgspec
 import pytest
 import sandbox_clauses
+from clauses import Clause
 from sandbox_beds import RemoteBed
-from sandbox_clauses import CLAUSES, Clause
+from sandbox_clauses import suite
 
 from septet.drivers.sandbox.fake_remote import FakeRemote
 from septet.model.errors import Conflict, InstanceLost, InvalidInput, NotFound
@@ -170,7 +171,7 @@ async def broken_bed(folder: Path, kind: type[FakeRemote]) -> AsyncIterator[Remo
             file.close()
 
 
-@pytest.mark.parametrize("clause", CLAUSES, ids=lambda clause: clause.name)
+@pytest.mark.parametrize("clause", suite.clauses, ids=lambda clause: clause.name)
 async def test_a_broken_driver_fails(clause: Clause, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A driver that never gets there is found out by the suite's patience; here it need not be long.
     monkeypatch.setattr(sandbox_clauses, "PATIENCE", 1.0)

@@ -147,6 +147,34 @@ async def test_tmp_is_limited_and_named(bed: ProcessBed) -> None:
     assert "8 MiB" in done.message
 
 
+SWALLOWS = """
+import os, time
+try:
+    for _ in range(200):
+        if os.fork() == 0: time.sleep(60)
+except BlockingIOError: pass
+try:
+    with open("/tmp/x", "wb", 0) as file:
+        for _ in range(20): file.write(bytes(1 << 20))
+except OSError: pass
+print("done", flush=True)
+time.sleep(60)
+"""
+
+
+async def test_limits_that_nobody_told_of_are_seen(bed: ProcessBed) -> None:
+    """By what the kernel counted; as an ordinary user without control groups, by what is full."""
+    limits = Limits(pids=20, tmp=8, memory=128)
+    await bed.driver.start(bed.request("quiet", kind="task", container=script(SWALLOWS, limits=limits)))
+    await until(lambda: printed(bed, "quiet") == [b"done"], "it met them")
+    met = {item.name: item for item in (await bed.driver.stats("quiet")).met}
+    assert {name: item.value for name, item in met.items()} == {"pids": "20", "tmp": "8 MiB"}
+    assert met["pids"].times > 0 or not bed.driver._cgroups.hard
+    await bed.driver.stop("quiet", 0)
+    await stopped(bed, "quiet")
+    assert [item.name for item in ending(bed, "quiet").met] == (["pids"] if bed.driver._cgroups.hard else [])
+
+
 async def test_a_task_writes_its_tree(bed: ProcessBed) -> None:
     tree = bed.folder / "made"
     (tree / "code").mkdir(parents=True)

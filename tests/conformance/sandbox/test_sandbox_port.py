@@ -6,17 +6,18 @@ import inspect
 import re
 
 import pytest
+from clauses import Clause
 from sandbox_beds import Bed
-from sandbox_clauses import CLAUSES, Clause
+from sandbox_clauses import suite
 
 import septet.ports.sandbox
 
 
-@pytest.mark.parametrize("clause", CLAUSES, ids=lambda clause: clause.name)
+@pytest.mark.parametrize("clause", suite.clauses, ids=lambda clause: clause.name)
 async def test_clause(clause: Clause, bed: Bed) -> None:
     await clause.check(bed)
 
 
 def test_every_clause_of_the_port_has_a_test() -> None:
     written = set(re.findall(r"sandbox\.\d+", inspect.getsource(septet.ports.sandbox)))
-    assert written == {clause.id for clause in CLAUSES}
+    assert written == suite.ids()

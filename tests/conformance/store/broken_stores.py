@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -196,6 +196,21 @@ class LosesWork(SqliteStore):
         return [key for key in keys if key[0] == "Revision"], version
 
 
+class KeepsNoMemories(SqliteStore):
+    async def remember(self, memories: Mapping[str, bytes | None]) -> None:
+        self.__dict__.setdefault("memories", {}).update(memories)
+
+    async def recollect(self, prefix: str) -> dict[str, bytes]:
+        held = self.__dict__.setdefault("memories", {})
+        return {name: data for name, data in held.items() if name.startswith(prefix) and data is not None}
+
+
+class TrustsItsMemories(SqliteStore):
+    async def recollect(self, prefix: str) -> dict[str, bytes]:
+        found = await self._read(lambda db: db.execute("SELECT name, data FROM memories").fetchall())
+        return dict(cast("list[tuple[str, bytes]]", found))
+
+
 BROKEN: dict[str, type[SqliteStore]] = {
     "acknowledged_writes_survive_sigkill": AnswersBeforeItWrites,
     "acknowledged_writes_survive_power_loss": NeverSyncs,
@@ -217,6 +232,8 @@ BROKEN: dict[str, type[SqliteStore]] = {
     "a_watch_tells_all_in_order_and_once": MissesSome,
     "a_watch_from_too_long_ago_expires": SkipsTheGap,
     "a_lease_has_one_holder": SharesLeases,
+    "memories_are_kept_whole_and_change_no_version": KeepsNoMemories,
+    "a_damaged_memory_is_left_out": TrustsItsMemories,
     "a_backup_is_one_moment": CopiesTheFile,
     "the_check_names_every_altered_row": NeverLooks,
     "a_family_is_what_was_written_last": KeepsOldFamilies,

@@ -330,6 +330,32 @@ async def a_lease_has_one_holder(bed: SqliteBed) -> None:
     assert await bed.store.acquire("another", "other", 10) is not None
 
 
+@clause("store.23")
+async def memories_are_kept_whole_and_change_no_version(bed: SqliteBed) -> None:
+    await bed.store.remember({"a/1": b"one", "a/2": b"two", "b/1": b"other"})
+    version = await bed.store.version()
+    await bed.store.remember({"a/1": b"new", "a/2": None})
+    broken: dict[str, bytes | None] = {"a/3": b"three", "a/4": cast("bytes", object())}
+    try:
+        await bed.store.remember(broken)
+    except Exception:
+        assert "a/3" not in await bed.store.recollect("a/")
+    await bed.reopen()
+    assert await bed.store.recollect("a/") == {"a/1": b"new"}
+    assert set(await bed.store.recollect("")) == {"a/1", "b/1"}
+    assert await bed.store.version() == version
+
+
+@clause("store.24")
+async def a_damaged_memory_is_left_out(bed: SqliteBed) -> None:
+    await bed.store.remember({"a/1": b"one", "a/2": b"two"})
+    await bed.close()
+    alter(bed.path, "UPDATE memories SET data = x'00' WHERE name = 'a/1'")
+    await bed.open()
+    assert await bed.store.recollect("a/") == {"a/2": b"two"}
+    assert await bed.store.check() == ["memory a/1"]
+
+
 @clause("store.18")
 async def a_backup_is_one_moment(bed: SqliteBed) -> None:
     root = await bed.store.create(function("root"))

@@ -289,7 +289,7 @@ async def test_all_that_an_older_version_wrote_is_looked_at_once_more(bed: Sqlit
     await bed.store.create(Secret(meta=Meta(name="s")))
     await bed.close()
     db = apsw.Connection(str(bed.path))
-    db.execute("DROP TABLE unsettled; PRAGMA user_version = 1")
+    db.execute("DROP TABLE unsettled; DROP TABLE memories; PRAGMA user_version = 1")
     db.close()
     await bed.open()
     keys, _ = await bed.store.unsettled()

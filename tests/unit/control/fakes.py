@@ -14,7 +14,7 @@ import msgspec
 
 from septet.model.errors import Corrupt, NotFound, SeptetError
 from septet.model.function import FunctionTemplate, Limits
-from septet.model.instance import InstanceEvent, InstanceExit, InstanceInfo, InstanceStats
+from septet.model.instance import InstanceEvent, InstanceExit, InstanceInfo, InstanceStats, LimitMet
 from septet.ports.builder import Artifact
 from septet.ports.contract import Link, RequestHead, Upload
 from septet.ports.logs import LogLine
@@ -68,6 +68,8 @@ class FakeSandbox:
         self.ask_delay = 0.0
         self.start_delay = 0.05
         self.stop_delay = 0.01
+        self.met: tuple[LimitMet, ...] = ()
+        self.looks = 0
         self.running: dict[str, InstanceInfo] = {}
         self.requests: dict[str, LaunchRequest] = {}
         self.refuse: Callable[[LaunchRequest], SeptetError | None] = lambda request: None
@@ -159,7 +161,8 @@ class FakeSandbox:
         self.running[instance] = msgspec.structs.replace(self.running[instance], state="running")
 
     async def stats(self, instance: str) -> InstanceStats:
-        return InstanceStats()
+        self.looks += 1
+        return InstanceStats(met=self.met)
 
     async def instances(self) -> list[InstanceInfo]:
         return list(self.running.values())

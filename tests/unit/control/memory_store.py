@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from septet.model.errors import Conflict, Expired, NotFound
+from septet.model.errors import Conflict, Corrupt, Expired, NotFound, Unavailable
 from septet.model.function import Function, Revision
 from septet.model.objects import AnyObject, kind_of
 from septet.ports.store import Change, Family, LeaseGrant, Page
@@ -34,6 +34,9 @@ class MemoryStore:
         self.open: set[Key] = set()
         self.families = 0
         self.leases: dict[str, LeaseGrant] = {}
+        self.memories: dict[str, bytes] = {}
+        self.remembered = 0
+        self.forgetful = False
         self._uids = itertools.count(1)
         self._more = asyncio.Condition()
         self._wall = wall or (lambda: 0.0)
@@ -201,6 +204,21 @@ class MemoryStore:
 
     async def read_audit(self, limit: int = 100, before: int = 0) -> list[dict[str, object]]:
         return []
+
+    async def remember(self, memories: Mapping[str, bytes | None]) -> None:
+        if self.forgetful:
+            raise Unavailable("the disk is full")
+        self.remembered += 1
+        for name, data in memories.items():
+            if data is None:
+                self.memories.pop(name, None)
+            else:
+                self.memories[name] = data
+
+    async def recollect(self, prefix: str) -> dict[str, bytes]:
+        if self.forgetful:
+            raise Corrupt("the table is damaged")
+        return {name: data for name, data in self.memories.items() if name.startswith(prefix)}
 
     async def backup(self, path: Path) -> None:
         raise AssertionError("control makes no backup")

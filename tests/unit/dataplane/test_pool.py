@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from septet.dataplane.pool import InstancePool, RevisionPool
 from septet.model.errors import QueueFull, QueueTimeout, SeptetError, StartFailed
 from septet.model.function import Limits
-from septet.model.instance import ColdReason, InstanceExit, InstanceInfo
+from septet.model.instance import ColdReason, InstanceExit, InstanceInfo, LimitMet
 from septet.ports.contract import Link, Reply, RequestHead, Upload
 from septet.ports.signals import RevisionKey
 
@@ -103,6 +103,9 @@ class Wanted:
 
     def lost(self, key: RevisionKey, instance: str) -> None:
         raise AssertionError
+
+    def limits(self, instance: str, age: float, then: Callable[[tuple[LimitMet, ...]], None]) -> None:
+        then(())
 
     def explain(self, instance: str, then: Callable[[InstanceExit | None], None]) -> None:
         raise AssertionError

@@ -9,7 +9,7 @@ import msgspec
 from septet.model import errors
 from septet.model.errors import PlatformError, SeptetError
 from septet.model.function import FunctionTemplate
-from septet.model.instance import ColdReason, InstanceExit, InstanceInfo
+from septet.model.instance import ColdReason, InstanceExit, InstanceInfo, LimitMet
 from septet.model.invocation import InvocationRecord
 from septet.model.objects import AnyObject, Token
 from septet.ports.logs import LogLine
@@ -156,6 +156,17 @@ class Emptied(msgspec.Struct, tag=True):
 class Explained(msgspec.Struct, tag=True):
     number: int
     exit: InstanceExit | None
+
+
+class AskLimits(msgspec.Struct, tag=True):
+    number: int
+    instance: str
+    age: float
+
+
+class Limited(msgspec.Struct, tag=True):
+    number: int
+    met: tuple[LimitMet, ...]
 
 
 class Meet(msgspec.Struct, tag=True):
@@ -331,6 +342,7 @@ Message: TypeAlias = (
     | FailWaiting
     | Emptied
     | Explained
+    | Limited
     | Meet
     | Cover
     | Uncover
@@ -348,6 +360,7 @@ Message: TypeAlias = (
     | Loads
     | Wanted
     | Explain
+    | AskLimits
     | Told
     | Drained
     | Moved

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from septet.app.workers.channel import Channel
 from septet.app.workers.messages import (
+    AskLimits,
     Explain,
     Loads,
     Lost,
@@ -18,7 +19,7 @@ from septet.app.workers.messages import (
 )
 from septet.dataplane.metrics import Metrics
 from septet.dataplane.pool import InstancePool, RevisionPool
-from septet.model.instance import ColdReason, InstanceExit
+from septet.model.instance import ColdReason, InstanceExit, LimitMet
 from septet.model.invocation import InvocationRecord
 from septet.ports.logs import LogLine
 from septet.ports.signals import RevisionKey
@@ -58,6 +59,7 @@ class Reports:
         self._asked: dict[RevisionKey, bool] = {}
         self._emptied: dict[RevisionKey, ColdReason] = {}
         self._explaining: dict[int, Callable[[InstanceExit | None], None]] = {}
+        self._limits: dict[int, Callable[[tuple[LimitMet, ...]], None]] = {}
         self._number = 0
         self._records: list[InvocationRecord] = []
         self._encoded: list[tuple[tuple[str, str], bytes]] = []
@@ -110,6 +112,11 @@ class Reports:
         self._explaining[self._number] = then
         self._channel.send(Explain(self._number, instance))
 
+    def limits(self, instance: str, age: float, then: Callable[[tuple[LimitMet, ...]], None]) -> None:
+        self._number += 1
+        self._limits[self._number] = then
+        self._channel.send(AskLimits(self._number, instance, age))
+
     # -- from control
 
     def emptied(self, key: RevisionKey, reason: ColdReason) -> None:
@@ -119,6 +126,11 @@ class Reports:
         then = self._explaining.pop(number, None)
         if then is not None:
             then(exit)
+
+    def limited(self, number: int, met: tuple[LimitMet, ...]) -> None:
+        then = self._limits.pop(number, None)
+        if then is not None:
+            then(met)
 
     def forget(self, key: RevisionKey) -> None:
         self._emptied.pop(key, None)

@@ -24,7 +24,7 @@ from septet.dataplane.listener import drain
 from septet.dataplane.metrics import Metrics, Series
 from septet.model.errors import Unavailable
 from septet.model.function import Function, Revision
-from septet.model.instance import InstanceExit
+from septet.model.instance import InstanceExit, LimitMet
 from septet.model.objects import AnyObject, Namespace, Route
 from septet.ports.logs import Logs
 from septet.ports.signals import Demand, RevisionKey
@@ -257,6 +257,8 @@ class Workers:
             self.links.closed(message.instance)
         elif isinstance(message, m.Explain):
             self._explain(handle, message)
+        elif isinstance(message, m.AskLimits):
+            self._ask_limits(handle, message)
         elif isinstance(message, m.Listening):
             self._listening(handle)
 
@@ -279,6 +281,12 @@ class Workers:
             handle.send(m.Explained(asked.number, exit))
 
         self._demand.explain(asked.instance, told)
+
+    def _ask_limits(self, handle: WorkerHandle, asked: m.AskLimits) -> None:
+        def told(met: tuple[LimitMet, ...]) -> None:
+            handle.send(m.Limited(asked.number, met))
+
+        self._demand.limits(asked.instance, asked.age, told)
 
     def _listening(self, handle: WorkerHandle) -> None:
         """It serves: all others get their lines to it, and revisions their owners anew."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from septet.control.view import View
@@ -20,33 +20,13 @@ class ToldLogs:
         self.write = logs.write
         self.record = logs.record
         self.record_encoded = logs.record_encoded
+        self.follow = logs.follow
         self.delete = logs.delete
         self.close = logs.close
 
-    async def read(
-        self,
-        namespace: str,
-        function: str,
-        *,
-        revision: str = "",
-        instance: str = "",
-        invocation: str = "",
-        since: float = 0.0,
-        tail: int = 0,
-    ) -> list[LogLine]:
+    async def read(self, namespace: str, function: str, **which: Any) -> list[LogLine]:
         await self._settle()
-        return await self._logs.read(
-            namespace,
-            function,
-            revision=revision,
-            instance=instance,
-            invocation=invocation,
-            since=since,
-            tail=tail,
-        )
-
-    def follow(self, namespace: str, function: str, *, since: float = 0.0) -> AsyncIterator[LogLine]:
-        return self._logs.follow(namespace, function, since=since)
+        return await self._logs.read(namespace, function, **which)
 
     async def invocations(self, namespace: str, function: str = "", *, limit: int = 100) -> list[InvocationRecord]:
         await self._settle()

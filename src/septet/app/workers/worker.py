@@ -104,6 +104,7 @@ class Worker:
             m.FailWaiting: lambda said, _: self.pool.fail_waiting(said.key, m.uncarry(said.failure)),
             m.Emptied: lambda said, _: self._reports.emptied(said.key, said.reason),
             m.Explained: lambda said, _: self._reports.explained(said.number, said.exit),
+            m.Limited: lambda said, _: self._reports.limited(said.number, said.met),
             m.Meet: self._meet,
             m.Moved: self._neighbours.take,
             m.Cover: self._cover,

@@ -17,7 +17,7 @@ from septet.dataplane.express import Lane
 from septet.dataplane.listener import Listener
 from septet.model.access import ANONYMOUS
 from septet.model.errors import NotFound, SeptetError
-from septet.model.instance import InstanceInfo
+from septet.model.instance import InstanceInfo, LimitMet
 from septet.ports.contract import Reply, ReplyHead, RequestHead
 from septet.wire.callroute import CallRoute
 from septet.wire.http1 import RequestHeadFacts
@@ -55,6 +55,7 @@ class FakeUpload:
         self.on_write: Callable[[FakeUpload, bytes], None] | None = None
         self.on_end: Callable[[FakeUpload], None] | None = None
         self.on_resume: Callable[[FakeUpload], None] | None = None
+        self.held: bytes | None = None
 
     def lines(self) -> dict[bytes, bytes]:
         pairs = [line.split(b":", 1) for line in self.head.lines.split(b"\r\n") if line]
@@ -87,11 +88,20 @@ class FakeUpload:
 
     def resume(self) -> None:
         self.paused = False
+        if self.held is not None:
+            self.answer_on(self.held)
         if self.on_resume:
             self.on_resume(self)
 
     def answer(self, body: bytes = b"ok", status: int = 200, lines: bytes = b"") -> None:
         self.reply.head(ReplyHead(status, lines, len(body)))
+        if self.paused:
+            self.held = body
+        else:
+            self.answer_on(body)
+
+    def answer_on(self, body: bytes) -> None:
+        self.held = None
         if body and self.head.method != b"HEAD":
             self.reply.data(body)
         self.reply.end()
@@ -141,6 +151,7 @@ class FakeDispatcher:
         self.left = 0
         self.submitted = 0
         self.again = 0
+        self.met: tuple[LimitMet, ...] = ()
         self.control: ControlTarget | None = None
         self.refusal: SeptetError | None = None
         self.target = CallTarget(
@@ -185,6 +196,9 @@ class FakeDispatcher:
 
     def crashed(self, exchange: Exchange, error: SeptetError) -> None:
         exchange.failed(error)
+
+    def limits(self, exchange: Exchange, then: Callable[[tuple[LimitMet, ...]], None]) -> None:
+        asyncio.get_running_loop().call_soon(then, self.met)
 
     def finished(self, exchange: Exchange) -> None:
         self.done.append(exchange)

@@ -9,7 +9,16 @@ import re
 import pytest
 from tests.unit.dataplane.front.conftest import Bench, FakeUpload, Start, until
 
-from septet.model.errors import Forbidden, FunctionCrashed, InstanceLost, MethodNotAllowed, QueueFull, Unauthenticated
+from septet.model.errors import (
+    Forbidden,
+    FunctionCrashed,
+    FunctionRaised,
+    InstanceLost,
+    MethodNotAllowed,
+    QueueFull,
+    Unauthenticated,
+)
+from septet.model.instance import LimitMet
 from septet.ports.contract import ReplyHead
 
 GET = b"GET /fn/default/hello HTTP/1.1\r\nHost: a.example\r\n\r\n"
@@ -314,6 +323,27 @@ async def test_a_crash_before_the_reply_is_502_with_the_invocation(bench: Bench)
     assert (got.status, found["type"]) == (502, "urn:septet:error:function-crashed")
     assert found["invocation"] == got.lines["septet-invocation-id"]
     assert bench.dispatcher.done[0].error is not None
+
+
+async def test_a_failure_of_the_functions_own_names_the_limit_that_its_instance_met(bench: Bench) -> None:
+    bench.dispatcher.met = (LimitMet(name="pids", value="64", times=3),)
+    bench.link.script = lambda upload: setattr(
+        upload, "on_end", lambda up: up.answer(b"sorry", 500, b"septet-limit: forged\r\n")
+    )
+    got = await bench.exchange(GET)
+    assert (got.status, got.body) == (500, b"sorry")
+    assert [value for name, value in got.raw_lines if name == "septet-limit"] == ["pids 64"]
+    assert (bench.dispatcher.done[0].limit, bench.dispatcher.done[0].error) == ("pids 64", None)
+
+
+async def test_an_error_that_the_handler_raised_names_the_limit_that_its_instance_met(bench: Bench) -> None:
+    bench.dispatcher.met = (LimitMet(name="tmp", value="8 MiB"),)
+    bench.link.script = lambda upload: upload.reply.failed(FunctionRaised("it raised ValueError"))
+    found = problem((await bench.exchange(GET)).body)
+    assert found["limit"] == "tmp 8 MiB"
+    assert str(found["detail"]).endswith("its instance met its limit of tmp 8 MiB")
+    bench.link.script = lambda upload: upload.reply.failed(FunctionRaised("it raised OSError", limit="open files"))
+    assert problem((await bench.exchange(GET)).body)["limit"] == "open files", "it said so itself"
 
 
 @pytest.mark.parametrize("length", [None, 100])

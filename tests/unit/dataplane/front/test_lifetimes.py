@@ -10,6 +10,7 @@ import struct
 import pytest
 from tests.unit.dataplane.front.conftest import Bench, Client, FakeUpload, Start, until
 
+from septet.model.instance import LimitMet
 from septet.ports.contract import ReplyHead
 
 GET = b"GET /fn/default/hello HTTP/1.1\r\nHost: a.example\r\n\r\n"
@@ -100,6 +101,8 @@ async def test_a_call_that_takes_too_long_is_504_with_the_limit(bench: Bench) ->
     assert (got.status, found["type"], found["limit"]) == (504, "urn:septet:error:function-timeout", "timeout 0.1 s")
     assert bench.link.uploads[0].cancelled
     assert bench.dispatcher.left == 1
+    bench.dispatcher.met = (LimitMet(name="pids", value="64", times=3),)
+    assert json.loads((await bench.exchange(GET)).body)["limit"] == "timeout 0.1 s, pids 64"
 
 
 async def test_an_instance_that_does_not_let_go_of_a_cancelled_call_stays_taken(bench: Bench) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from septet.drivers.sandbox.process import cgroup, doctor, freeze, ownership, plain, streams, supervise
+from septet.drivers.sandbox.process import cgroup, doctor, freeze, met, ownership, plain, streams, supervise
 from septet.drivers.sandbox.process.egress import Egress, refuse
 from septet.drivers.sandbox.process.egress_rules import parse_allow
 from septet.drivers.sandbox.process.instance import Instance
@@ -488,12 +488,7 @@ class ProcessSandbox:
         self._find(instance).thaw()
 
     async def stats(self, instance: str) -> InstanceStats:
-        found = self._find(instance)
-        if found.group is not None and self._cgroups.hard:
-            return found.group.stats()
-        use = supervise.measure(found.pid, found.info.memory * _MIB) if found.pid else supervise.Use(0, 0.0, 0)
-        found.peak = max(found.peak, use.memory)
-        return InstanceStats(memory=use.memory, memory_peak=found.peak, cpu_seconds=use.cpu_seconds, pids=use.pids)
+        return met.stats(self._find(instance), self._cgroups.hard)
 
     async def instances(self) -> list[InstanceInfo]:
         return [instance.info for instance in self._instances.values()]

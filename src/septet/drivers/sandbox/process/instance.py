@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from septet.drivers.sandbox.process import met
 from septet.drivers.sandbox.process.cgroup import Group
 from septet.drivers.sandbox.process.freeze import Freezer, Ice
 from septet.drivers.sandbox.process.launch import LauncherProcess
@@ -272,7 +273,7 @@ class Instance:
     def exit(self, status: int) -> InstanceExit:
         """How it ended: `status` is the first process's wait status, which counts when nothing better is known."""
         if self._failure:
-            return InstanceExit(code=None, message=self._failure, asked=self.asked)
+            return InstanceExit(code=None, message=self._failure, asked=self.asked, met=met.counted(self))
         tmp_full = False
         if self._exit is not None:
             status, tmp_full = self._exit
@@ -285,6 +286,7 @@ class Instance:
             limit=limit,
             message=self._sentence(limit, number, code_or_none),
             asked=self.asked,
+            met=(*met.counted(self), *((met.tmp_full(self),) if tmp_full else ())),
         )
 
     def _fired(self, number: int | None, tmp_full: bool) -> str:

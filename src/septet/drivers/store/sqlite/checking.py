@@ -15,6 +15,7 @@ _ROWS = {
     "objects": "SELECT kind, namespace, name, uid, owner, version, data, checksum FROM objects",
     "changes": "SELECT version, type, kind, namespace, name, data, before, checksum FROM changes",
     "leases": "SELECT name, holder, fence, expires_at, checksum FROM leases",
+    "memories": "SELECT name, data, checksum FROM memories",
     "audit": "SELECT data, checksum, id FROM audit",
     "unsettled": "SELECT kind, namespace, name, checksum FROM unsettled",
 }
@@ -39,6 +40,7 @@ def check_all(db: apsw.Connection) -> list[str]:
         ("the table leases", _leases),
         ("the table audit", _audit),
         ("the table unsettled", _unsettled),
+        ("the table memories", _memories),
         ("objects and changes", _together),
     ):
         try:
@@ -88,6 +90,12 @@ def _unsettled(db: apsw.Connection) -> Iterator[str]:
     for kind, namespace, name, check in _rows(db, "unsettled"):
         if settling.checksum(kind, namespace, name) != check:
             yield f"note on {kind} {namespace}/{name}"
+
+
+def _memories(db: apsw.Connection) -> Iterator[str]:
+    for name, data, check in _rows(db, "memories"):
+        if rows.checksum("memory", name, data) != check:
+            yield f"memory {name}"
 
 
 def _together(db: apsw.Connection) -> Iterator[str]:

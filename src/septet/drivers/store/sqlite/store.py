@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar, cast
@@ -165,6 +165,31 @@ class SqliteStore:
                     raise rows.corrupt(f"audit entry {id_}")
                 found.append({**msgspec.json.decode(data, type=dict[str, object]), "id": id_})
             return found
+
+        return await self._read(read)
+
+    # -- memories
+
+    async def remember(self, memories: Mapping[str, bytes | None]) -> None:
+        def work(db: apsw.Connection) -> None:
+            for name, data in memories.items():
+                if data is None:
+                    db.execute("DELETE FROM memories WHERE name = ?", (name,))
+                else:
+                    db.execute(
+                        "INSERT OR REPLACE INTO memories (name, data, checksum) VALUES (?, ?, ?)",
+                        (name, data, rows.checksum("memory", name, data)),
+                    )
+
+        await self._writer.run(work)
+
+    async def recollect(self, prefix: str) -> dict[str, bytes]:
+        def read(db: apsw.Connection) -> dict[str, bytes]:
+            answer = db.execute(
+                "SELECT name, data, checksum FROM memories WHERE substr(name, 1, ?) = ?", (len(prefix), prefix)
+            ).fetchall()
+            found = cast("list[tuple[str, bytes, bytes]]", answer)
+            return {name: data for name, data, check in found if rows.checksum("memory", name, data) == check}
 
         return await self._read(read)
 

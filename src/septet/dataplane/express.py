@@ -38,6 +38,8 @@ CALLER = "\0caller"
 BODY = 64 * 1024
 OVERHEAD = 1024
 """Bytes that the objects around a remembered block take, about."""
+LOOK = 0.1
+"""Seconds between two failures of an instance that take the usual way, where its limits are looked at."""
 PER_CALL = frozenset({b"x-request-id", b"traceparent", b"tracestate"})
 """Lines that mean one call: with them a head does not come twice."""
 Lanes = dict[bytes, "Lane"]
@@ -215,6 +217,10 @@ class ExpressCall:
         if found is None or size != found.length or not front.undisturbed:
             return False
         now = monotonic()
+        if found.status >= 500 and now - slot.looked >= LOOK:
+            # The usual way asks which limit the instance met.
+            slot.looked = now
+            return False
         id = self.id
         desk = front.desk
         date = b"" if found.dated else desk.date()
@@ -360,8 +366,8 @@ def _whole(lane: Lane, head: bytes, front: Front) -> Whole | None:
 
 
 def _passes(facts: ReplyHeadFacts) -> bool:
-    """A final reply with a body of a length that was told. A failure may have a limit to name, which takes a look."""
-    plain = 200 <= facts.status <= 499 and facts.status not in (204, 304)
+    """A final reply with a body of a length that was told."""
+    plain = 200 <= facts.status <= 599 and facts.status not in (204, 304)
     return plain and facts.length is not None and facts.length <= BODY and not facts.upgrade
 
 

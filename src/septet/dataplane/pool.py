@@ -8,6 +8,7 @@ timer per revision watches the oldest waiting call.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
@@ -64,7 +65,7 @@ CROWDED = 1.0
 
 
 class Slot:
-    """One instance in the pool."""
+    """One instance in the pool. `looked` is when a short call of it last failed in a way that was looked into."""
 
     __slots__ = (
         "draining",
@@ -72,6 +73,7 @@ class Slot:
         "idle_since",
         "limit",
         "link",
+        "looked",
         "moved",
         "name",
         "near",
@@ -94,6 +96,7 @@ class Slot:
         self.since = now
         self.moved = now
         self.near = False
+        self.looked = -math.inf
 
     def done(self) -> None:
         """A call left this instance; the next waiting one takes its place."""

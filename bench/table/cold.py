@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +21,12 @@ NODE = {"index.js": "exports.handle = (request, context) => ({hello: 'world'});\
 HEAVY = {
     "main.py": "import numpy, requests\n\ndef handle(request, context):\n    return {'n': int(numpy.int64(3))}\n",
     "requirements.txt": "numpy\nrequests\n",
+}
+
+HELD_HEAVY = {
+    **HEAVY,
+    "main.py": "import time\nimport numpy, requests\n\ndef handle(request, context):\n"
+    "    time.sleep(float(request.query.get('hold', 0)))\n    return {'n': int(numpy.int64(3))}\n",
 }
 
 
@@ -159,7 +166,36 @@ def first_call_node(world: World) -> list[Measured]:
 @row("first-call-imports", "first call of a Python function that imports numpy and requests")
 def first_call_imports(world: World) -> list[Measured]:
     what = "first call, Python with numpy and requests"
-    return [*_plain_first_call(world, what, HEAVY, 2, 15.0, 8.0, limits={"memory": 256}), _from_frozen(world, what)]
+    found = _plain_first_call(world, what, HEAVY, 2, 15.0, 8.0, limits={"memory": 256})
+    return [*found, _from_frozen(world, what), _from_its_zygote(world, what)]
+
+
+def _from_its_zygote(world: World, what: str) -> Measured:
+    """Calls that find every instance busy: each gets a new one. The same limits, and keep-alive, without which a
+    function has no zygote."""
+    took = []
+    with world.platform("--memory-budget", "65536", "--shared-namespace", "default") as platform:
+        scale = {**SOON_IDLE, "keep_alive": 3600.0, "max": COUNT + 2}
+        platform.deploy(
+            "heavy", HELD_HEAVY, timeout=300, isolation="shared-namespace", scale=scale, limits={"memory": 256}
+        )
+        path = "/septet/v1/namespaces/default/functions/heavy/summary"
+        until("its zygote", lambda: platform.request("GET", path).json["zygotes"] == 1, 60)
+        before = tiers(platform) or {}
+        for _ in range(COUNT):
+            busy = threading.Thread(target=caller(platform).call, args=("/fn/default/heavy/?hold=12",), daemon=True)
+            busy.start()
+            time.sleep(0.5)
+            link = caller(platform)
+            link.call("/healthz")
+            took.append(link.ok("/fn/default/heavy/"))
+        after = tiers(platform) or {}
+        busy.join()
+    seen = {tier: count - before.get(tier, 0) for tier, count in after.items() if count > before.get(tier, 0)}
+    value = statistics.median(took)
+    note = f"{multiple(world, value)}; isolation shared-namespace; answered by {seen}"
+    what = f"{what}, a new instance from the function's zygote"
+    return Measured(what, "ms", value, bound=15.0, aim=8.0, note=note, raw={"runs": took})
 
 
 def _from_frozen(world: World, what: str) -> Measured:

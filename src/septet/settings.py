@@ -118,6 +118,9 @@ class Settings:
     no_zygote: bool = False
     """Start every process by exec, as functions with `isolation: strict` always are; this ends the pool too."""
 
+    shared_namespace: tuple[str, ...] = ()
+    """Namespaces whose functions may ask for `isolation: shared-namespace` (docs/threat-model.md); `*` for all."""
+
     tls_cert: tuple[str, ...] = ()
     """PEM files with certificate chains, one per host name; reloaded when they change."""
 

@@ -37,13 +37,14 @@ def level(request: pytest.FixtureRequest) -> str:
 def walled(level: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """The platform of a level."""
     if level == "root" or os.geteuid() != 0:
-        with Platform(tmp_path_factory.mktemp("walled") / "data") as running:
+        with Platform(tmp_path_factory.mktemp("walled") / "data", "--shared-namespace", "default") as running:
             yield running
         return
     environment = {"PYTHONPATH": ordinary_user.SOURCE, "PYTHONDONTWRITEBYTECODE": "1"}
     with ordinary_user.home() as base:
         environment["HOME"] = str(base)
-        with Platform(base / "data", env=environment, prefix=ordinary_user.prefix()) as running:
+        flags = ("--shared-namespace", "default")
+        with Platform(base / "data", *flags, env=environment, prefix=ordinary_user.prefix()) as running:
             yield running
 
 
@@ -86,9 +87,27 @@ def surprises(answer: dict[str, Any], expected: dict[str, str]) -> dict[int, str
     return found
 
 
-@pytest.mark.parametrize("tier", ["exec", "pool"])
+ISOLATION = {"exec": "strict", "pool": "default", "shared": "shared-namespace"}
+SIBLING = """
+import socket
+taken = [socket.create_server(("127.0.0.1", 7707)), socket.socket(socket.AF_UNIX)]
+taken[1].bind("\\0sibling")
+taken[1].listen()
+
+def handle(request, context):
+    return "ok"
+"""
+
+
+@pytest.mark.parametrize("tier", ["exec", "pool", "shared"])
 def test_the_probes_in_a_function(walled: Platform, host: dict[str, Any], level: str, tier: str) -> None:
     name = f"probe-{tier}"
+    if tier == "shared" and level == "rootless":
+        function = walled.apply(name, {"main.py": PROBE}, isolation=ISOLATION[tier])
+        assert function["action"] == "created"
+        with pytest.raises(AssertionError, match="isolation shared-namespace needs root"):
+            walled.wait_ready(name)
+        return
     if tier == "pool":
         walled.deploy("first", {"main.py": "def handle(request, context):\n    return 'ok'\n"})
         time.sleep(3)  # for the pool to be filled: what tells of it is checked below
@@ -96,9 +115,9 @@ def test_the_probes_in_a_function(walled: Platform, host: dict[str, Any], level:
         name,
         {"main.py": PROBE},
         limits={"timeout": 120},
-        isolation="strict" if tier == "exec" else "default",
+        isolation=ISOLATION[tier],
     )
-    assert [instance["tier"] for instance in walled.instances(name)] == [tier]
+    assert [instance["tier"] for instance in walled.instances(name)] == ["zygote" if tier == "shared" else tier]
     # Memory goes first and alone: as an ordinary user its supervisor ends the whole instance.
     quiet = [number for number in NUMBERS if number != 29]
     got = walled.call(name, body=json.dumps({**host, **BOUNDS, "only": quiet}), timeout=150)
@@ -112,6 +131,13 @@ def test_the_probes_in_a_function(walled: Platform, host: dict[str, Any], level:
         assert memory.status == 200, memory.text
         answer |= memory.json
     assert not surprises(answer, EXPECTED[level])
+    if tier == "shared":
+        walled.deploy("sibling", {"main.py": SIBLING}, isolation=ISOLATION[tier], scale={"min": 1})
+        near = {**host, **BOUNDS, "host_port": 7707, "abstract": ["sibling"], "only": [3, 15, 24, 25, 26]}
+        answer = {**answer, **walled.call(name, body=json.dumps(near), timeout=150).json}
+        assert not surprises(answer, EXPECTED["sibling"])
+        doors = set(answer["26"]["detail"].split("; "))
+        assert doors == {"shares the host's port 7707", "connects to the host's port 7707"}
     errors = {number: one["detail"] for number, one in answer.items() if "Error" in one["detail"]}
     assert not errors
 

@@ -39,7 +39,8 @@ from septet.service.context import Ports, ServiceSettings
 from septet.service.service import Service
 
 NOW = 1_800_000_000.0
-RUNTIMES = {name: Runtime(name=name) for name in ("python", "node", "exec", "http")}
+RUNTIMES = {name: Runtime(name=name) for name in ("python", "node", "exec")}
+RUNTIMES["http"] = Runtime(name="http", protocol="http1")
 
 
 class OwnClock:
@@ -62,6 +63,7 @@ class OwnFleet:
     def __init__(self) -> None:
         self.running: list[InstanceInfo] = []
         self.hindrance = ""
+        self.kept = 0
         self.no_egress: dict[str, tuple[Check, ...]] = {}
         """What is missing, by sandbox; "" is the default's name."""
         self.asked: list[tuple[str, str]] = []
@@ -94,6 +96,9 @@ class OwnFleet:
     def obstacle(self, namespace: str, function: str) -> str:
         return self.hindrance
 
+    def zygotes(self, namespace: str, function: str) -> int:
+        return self.kept
+
     def node(self) -> NodeFacts:
         return NodeFacts(sandbox="process", limits="hard", memory_budget=1024, memory_used=128, instances=1)
 
@@ -110,7 +115,7 @@ class OwnFleet:
 class World:
     """Everything at hand. `admin` is the admin token's text."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, shared_namespaces: tuple[str, ...] = ()) -> None:
         self.folder = folder
         self.clock = OwnClock()
         self.fleet = OwnFleet()
@@ -135,6 +140,7 @@ class World:
         settings = ServiceSettings(
             runtimes=RUNTIMES,
             sandboxes=frozenset({"process", "other"}),
+            shared_namespaces=shared_namespaces,
             base_url=lambda: "http://127.0.0.1:8080",
             key_file=self.key,
             temporary=folder,

@@ -107,7 +107,12 @@ class Platform:
             self.trees,
             data / "sandbox",
             self.clock,
-            ProcessSettings(level=level, zygotes=not self.settings.no_zygote, pool_size=self._pool_size),
+            ProcessSettings(
+                level=level,
+                zygotes=not self.settings.no_zygote,
+                pool_size=self._pool_size,
+                shared_namespaces=self.settings.shared_namespace,
+            ),
         )
         await refuse_without_walls(self.sandbox, level)
         self.tasks = TaskRunner(self.sandbox)
@@ -172,6 +177,7 @@ class Platform:
             "process",
             self.budget,
             self.clock,
+            self.control.ahead.count,
         )
         self.view = View(*facts) if self.workers is None else ToldView(*facts, settle=self.workers.settle)
 
@@ -198,6 +204,7 @@ class Platform:
                 base_url=lambda: self.url,
                 key_file=self.settings.data_dir / "vault.key",
                 temporary=self.settings.data_dir,
+                shared_namespaces=self.settings.shared_namespace,
             ),
             self.credentials,
         )

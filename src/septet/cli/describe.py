@@ -27,8 +27,7 @@ def text_of(summary: dict[str, Any], name: str) -> str:
     parts = [style(f"{name}: can it be called now? {first_line(str(summary.get('answer') or ''))}", colour)]
     parts += [f"  {clean(url)}" for url in summary.get("urls") or []]
     facts = {key: summary[key] for key in ("namespace", "runtime", "access", "limits") if summary.get(key)}
-    if summary.get("frozen"):
-        facts["frozen"] = summary["frozen"]
+    facts |= {key: summary[key] for key in ("frozen", "zygotes") if summary.get(key)}
     if facts:
         parts.append("")
         parts += [f"{key + ':':<12}{clean(fact(value))}" for key, value in facts.items()]

@@ -44,6 +44,12 @@ PEM = click.Path(exists=True, dir_okay=False)
 )
 @click.option("--no-zygote", is_flag=True, default=None, help="Exec every function's interpreter; no warm pool.")
 @click.option(
+    "--shared-namespace",
+    multiple=True,
+    metavar="NAMESPACE",
+    help="Let its functions ask for isolation shared-namespace; * for all.",
+)
+@click.option(
     "--listener",
     multiple=True,
     metavar="NAME,address=HOST:PORT,...",

@@ -84,8 +84,9 @@ class Birth:
         """Calls at a time in one instance; -1 means no limit."""
         return launch.concurrency(revision.spec.template, self.runtime(revision))
 
-    async def launch(self, instance: str, revision: Revision) -> InstanceInfo:
-        """Asks the sandbox to start it. Raises what the sandbox raises, InvalidInput, Corrupt."""
+    async def launch(self, instance: str, revision: Revision, ahead: bool = False) -> InstanceInfo:
+        """Asks the sandbox to start it, or with `ahead` a zygote of its function. Raises what the sandbox raises,
+        InvalidInput, Corrupt."""
         driver = self.driver(revision)
         sandbox = self.sandbox(driver)
         template = revision.spec.template
@@ -106,7 +107,7 @@ class Birth:
             gateway=self._settings.gateway if sandbox.capabilities().gateway else 0,
             driver=driver,
         )
-        return await sandbox.start(request)
+        return await sandbox.start(msgspec.structs.replace(request, ahead=ahead) if ahead else request)
 
     async def open(self, info: InstanceInfo, revision: Revision, on_lost: Callable[[], None]) -> Link:
         """Opens the link. A failure's `details["log"]` has the last lines of the instance's output."""

@@ -112,14 +112,13 @@ class Fleet:
         self._listeners: list[Callable[[InstanceEvent], None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._outcome: Outcome | None = None
+        self.others: Callable[[InstanceEvent], None] = lambda event: None  # hears of what is no instance of ours
         self.exits = Exits()
         self.freezing = Freezing(sandboxes, self._handle, self._spawn)
         self.limits = LimitWatch(sandboxes, birth.say, clock, self._spawn, self._info)
 
     def report_to(self, outcome: Outcome) -> None:
         self._outcome = outcome
-
-    # -- what others see
 
     def members(self, key: RevisionKey | None = None) -> list[Member]:
         """All instances that are not gone, of one revision or of all."""
@@ -214,6 +213,7 @@ class Fleet:
             self.exits.note(id, event.instance.exit)
             self.limits.ended(event.instance, event.instance.exit)
         if id not in self._members:
+            self.others(event)
             return
         if event.instance.state in ("running", "ready"):
             self._handle(id, life.Running())

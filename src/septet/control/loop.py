@@ -8,6 +8,7 @@ import random
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+from septet.control.ahead import Ahead
 from septet.control.birth import Birth
 from septet.control.collector import Collector
 from septet.control.deployer import Deployer
@@ -88,6 +89,7 @@ class Control:
             self.mirror, statuses, birth, builder, blobs, logs, clock, settings, self.scaler.trial, self.scaler.trouble
         )
         self.deployer = Deployer(store, self.mirror, statuses, revising, clock, settings)
+        self.ahead = Ahead(self.mirror, self.fleet, birth, sandboxes, settings)
         self.routing = Routing(self.mirror, statuses, clock)
         self.collector = Collector(
             store,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
 from septet.control.fleet import Fleet
 from septet.control.mirror import Mirror
@@ -34,6 +34,7 @@ class View:
         default: str,
         budget: int,
         clock: Clock,
+        zygotes: Callable[[str, str], int] = lambda namespace, function: 0,
     ) -> None:
         self._mirror = mirror
         self._fleet = fleet
@@ -42,6 +43,7 @@ class View:
         self._default = default
         self._budget = budget
         self._clock = clock
+        self._zygotes = zygotes
         self._started_at = clock.wall()
 
     def instances(self, namespace: str = "", function: str = "") -> list[InstanceInfo]:
@@ -75,6 +77,9 @@ class View:
             if error is not None and not ready:
                 return error.message
         return ""
+
+    def zygotes(self, namespace: str, function: str) -> int:
+        return self._zygotes(namespace, function)
 
     def node(self) -> NodeFacts:
         infos = self._fleet.instances()

@@ -95,9 +95,10 @@ class Build(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     memory: int = 0
 
 
-Isolation = Literal["default", "strict"]
+Isolation = Literal["default", "strict", "shared-namespace"]
 """How far instances are kept apart beyond the sandbox: a strict one is exec'ed and shares no address-space layout and
-no hash seed with others, which costs it the fast starts."""
+no hash seed with others, which costs it the fast starts. Those of `shared-namespace`, where the operator allows it,
+share network, process numbers and host name with all such instances of their namespace, and start faster."""
 
 
 class FunctionTemplate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

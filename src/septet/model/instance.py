@@ -8,8 +8,9 @@ import msgspec
 
 InstanceState = Literal["starting", "running", "ready", "frozen", "draining", "stopped"]
 Protocol = Literal["frames", "http1", "h2c"]
-Tier = Literal["", "pool", "zygote", "exec"]
-"""What an instance was made from: a prepared sandbox, a fork of a running interpreter, or an exec."""
+Tier = Literal["", "pool", "zygote", "function-zygote", "exec"]
+"""What an instance was made from: a prepared sandbox, a fork of a running interpreter, of one that has the function's
+code loaded, or an exec."""
 ColdReason = Literal["", "scaled-to-zero", "frozen", "new-revision", "burst", "evicted", "crashed"]
 
 

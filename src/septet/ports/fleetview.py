@@ -40,6 +40,10 @@ class FleetView(Protocol):
         empty when nothing does."""
         ...
 
+    def zygotes(self, namespace: str, function: str) -> int:
+        """How many zygotes of the function's own are kept; each counts with its memory limit."""
+        ...
+
     def node(self) -> NodeFacts: ...
 
     def egress_missing(self, sandbox: str = "") -> tuple[Check, ...]:

@@ -53,6 +53,8 @@ class LaunchRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     `port` is where an http1 process listens. With `gateway` the instance reaches the inner gateway at
     http://127.0.0.1:<gateway>; 0 means it has none. `labels` come back with the instance, also after adoption.
+    With `ahead` it is a zygote of the function: it loads the code, takes no calls, and is "running" once later starts
+    of the same revision may be forks of it. It ends where that cannot be, and its exit says why.
     """
 
     id: str
@@ -66,6 +68,7 @@ class LaunchRequest(msgspec.Struct, frozen=True, kw_only=True):
     network: Network = Network()
     containers: tuple[Container, ...]
     isolation: Isolation = "default"
+    ahead: bool = False
     labels: dict[str, str] = {}
 
 

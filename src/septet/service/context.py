@@ -30,6 +30,8 @@ class ServiceSettings:
     """The built-in runtimes by name."""
     sandboxes: frozenset[str] = frozenset({"process"})
     """Names of the drivers that functions may ask for."""
+    shared_namespaces: tuple[str, ...] = ()
+    """Namespaces whose functions may ask for isolation `shared-namespace`; "*" for all."""
     base_url: Callable[[], str] = lambda: ""
     """The main listener's address, known once it is bound; without a slash at the end."""
     archive_limit: int = 512 * 1024 * 1024

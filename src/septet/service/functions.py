@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from septet.model.errors import Conflict, InvalidInput
-from septet.model.function import Function, FunctionSpec, Revision, TrafficTarget
+from septet.model.function import Function, FunctionSpec, FunctionTemplate, Revision, TrafficTarget
 from septet.model.meta import Meta
 from septet.policy.quota import Usage, check
 from septet.service import accounts, references, validation
@@ -36,6 +36,8 @@ async def apply_function(context: Context, command: ApplyFunction) -> FunctionAp
     validation.pairs("annotations", command.annotations or {})
     if spec.template.network.mode == "egress":
         _check_egress(context, spec.template.sandbox)
+    if spec.template.isolation == "shared-namespace":
+        _check_shared(context, namespace, spec.template)
     owner = await references.live_namespace(context, namespace)
     await references.function_references(context, namespace, spec)
     accounts.check_build(context, spec.template.build, namespace, owner.spec.quota)
@@ -64,6 +66,25 @@ async def apply_function(context: Context, command: ApplyFunction) -> FunctionAp
         before_write,
     )
     return FunctionApplied(action=outcome.action, changes=outcome.changes, function=outcome.obj)
+
+
+def _check_shared(context: Context, namespace: str, template: FunctionTemplate) -> None:
+    """Refused now what its driver would refuse at the first start."""
+    if not {"*", namespace} & set(context.settings.shared_namespaces):
+        validation.refuse(
+            "isolation",
+            f"shared-namespace is not allowed in namespace {namespace!r}",
+            f"whoever runs the platform allows it: septet up --shared-namespace {namespace}",
+        )
+    if template.network.mode != "none":
+        validation.refuse("isolation", "shared-namespace has no way out of its network", "set network.mode to none")
+    runtime = context.settings.runtimes.get(template.runtime)
+    if runtime is not None and runtime.protocol != "frames":
+        validation.refuse(
+            "isolation",
+            f"shared-namespace is not for runtime {template.runtime!r}: servers of one tenant would meet at a port",
+            "leave it at default",
+        )
 
 
 def _check_egress(context: Context, sandbox: str) -> None:

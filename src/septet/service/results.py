@@ -170,7 +170,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """All about a function, its first question first: `callable` and, in words, `answer`.
 
     `limits` says how hard this host holds the limits: "hard", "best effort" or "none". `frozen` of the instances are
-    kept without running, for a next call.
+    kept without running, for a next call; `zygotes` of the function's own are, to be forked.
     """
 
     name: str
@@ -185,6 +185,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     instances: tuple[InstanceInfo, ...]
     conditions: tuple[Condition, ...]
     frozen: int = 0
+    zygotes: int = 0
 
 
 class InstanceChange(msgspec.Struct, frozen=True, kw_only=True):

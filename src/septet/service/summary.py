@@ -36,6 +36,7 @@ async def summarise(context: Context, command: Summarise) -> Summary:
         instances=tuple(instances),
         conditions=function.status.conditions,
         frozen=sum(1 for instance in instances if instance.state == "frozen"),
+        zygotes=context.ports.fleet.zygotes(namespace, name),
     )
 
 

@@ -12,6 +12,7 @@ FLAGS = ("-I", "-S", "-B")
 _LAUNCHER = (
     "bpf",
     "init",
+    "keeper",
     "landlock",
     "launcher",
     "mounts",

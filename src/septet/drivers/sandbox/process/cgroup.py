@@ -94,6 +94,12 @@ class Group:
         name = "memory.events" if self.versions.get("memory") == 2 else "memory.oom_control"
         return _counter(self.folders.get("memory"), name, "oom_kill")
 
+    def pids(self) -> list[int]:
+        """Processes in it, but for those that freezing moved below."""
+        with contextlib.suppress(OSError, KeyError):
+            return [int(word) for word in (self.folders["pids"] / "cgroup.procs").read_text().split()]
+        return []
+
     def refused_forks(self) -> int:
         """Processes that could not be made because of the limit on their number."""
         return _counter(self.folders.get("pids"), "pids.events", "max")
@@ -221,6 +227,17 @@ class Cgroups:
             raise
         return group
 
+    def planned(self, instance: str, limits: Limits) -> tuple[Group, list[dict[str, str]]]:
+        """As `create`, for an instance that makes its groups itself: what it has to write, in the order of `named`."""
+        group = Group({}, {})
+        for hierarchy in self._used:
+            group.folders |= dict.fromkeys(hierarchy.controllers, hierarchy.own / self._name / instance)
+            group.versions |= dict.fromkeys(hierarchy.controllers, hierarchy.version)
+        return group, [_values(hierarchy, limits) for hierarchy in self._ordered()]
+
+    def _ordered(self) -> list[Hierarchy]:
+        return sorted(self._used, key=lambda item: "pids" not in item.controllers)
+
     def limit(self, group: Group, limits: Limits) -> None:
         """Other limits, none of them higher. OSError."""
         for hierarchy in self._used:
@@ -235,6 +252,10 @@ class Cgroups:
                 _clear(hierarchy.own / self._name)
         while self._delegations:
             self._delegations.pop().give_back()
+
+    def named(self) -> list[str]:
+        """Where each hierarchy has our instances' groups, the one that counts processes first."""
+        return [str(item.own / self._name) for item in self._ordered()]
 
     def bases(self) -> list[str]:
         """Where our groups are, for the next life to clear if it stands elsewhere."""
@@ -266,7 +287,8 @@ def clear(base: str) -> None:
         _clear(Path(base))
 
 
-def _set(folder: Path, hierarchy: Hierarchy, limits: Limits) -> None:
+def _values(hierarchy: Hierarchy, limits: Limits) -> dict[str, str]:
+    """What to write into which file of a group, in order."""
     memory = str(limits.memory * _MIB)
     quota = str(max(1000, int(limits.cpu * _PERIOD)))
     pids = str(limits.pids + 1)  # the first process is ours
@@ -284,7 +306,11 @@ def _set(folder: Path, hierarchy: Hierarchy, limits: Limits) -> None:
             values |= {"cpu.cfs_period_us": str(_PERIOD), "cpu.cfs_quota_us": quota}
     if "pids" in names:
         values["pids.max"] = pids
-    for name, value in values.items():
+    return values
+
+
+def _set(folder: Path, hierarchy: Hierarchy, limits: Limits) -> None:
+    for name, value in _values(hierarchy, limits).items():
         # Swap accounting, and killing a group as one, are not in every kernel.
         with contextlib.suppress(FileNotFoundError):
             descriptor = os.open(f"{folder}/{name}", os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)

@@ -18,12 +18,13 @@ import msgspec
 from septet.drivers.sandbox.process import cgroup, doctor, freeze, met, ownership, plain, streams, supervise
 from septet.drivers.sandbox.process.egress import Egress, refuse
 from septet.drivers.sandbox.process.egress_rules import parse_allow
-from septet.drivers.sandbox.process.instance import Instance
+from septet.drivers.sandbox.process.instance import Instance, begun
 from septet.drivers.sandbox.process.launch import LauncherProcess
 from septet.drivers.sandbox.process.output import OutputPipe
 from septet.drivers.sandbox.process.parking import Parking
 from septet.drivers.sandbox.process.pool import Prepared, WarmPool, tell
 from septet.drivers.sandbox.process.resolve import Host, Resolver
+from septet.drivers.sandbox.process.sets import NamespaceSets
 from septet.drivers.sandbox.process.settings import ProcessSettings
 from septet.drivers.sandbox.process.skeleton import Skeleton, known_privileged_files, proc_masks
 from septet.drivers.sandbox.process.spec import Header, Spec, into_memory
@@ -77,11 +78,12 @@ class ProcessSandbox:
         self._egress_works = not self._walls
         self._cgroups = cgroup.here(self._key)
         self._freezer = freeze.here(self._key)
-        self._launcher = LauncherProcess(settings.python, self._heard, lambda: self._launcher_lost(self._launcher))
-        self._zygotes = Zygotes(runtimes, runtime_folder, self._resolver.stage, self._heard, self._launcher_lost)
+        self._launcher = LauncherProcess(settings.python, self.heard, lambda: self.launcher_lost(self._launcher))
+        self._zygotes = Zygotes(runtimes, runtime_folder, self._resolver.stage, self.heard, self.launcher_lost)
         self._pool = WarmPool(self._cgroups, settings.pool_size, self._generic, self._discard, clock.now)
         memory = state_dir / "parked.json"
         self._parking = Parking(runtimes, self._resolver, self._cgroups, settings.pool_size, memory, clock.now, self)
+        self._sets = NamespaceSets(settings, self._cgroups, self._resolver, self)
         self._instances: dict[str, Instance] = {}
         self.starts: dict[str, int] = {}
         """How many instances were begun, by tier."""
@@ -140,6 +142,7 @@ class ProcessSandbox:
             self._supervisor = None
         await self._parking.close()
         await self._pool.close()
+        await self._sets.close()
         await self._launcher.close()
         await self._zygotes.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -187,12 +190,13 @@ class ProcessSandbox:
         try:
             spec = self._spec(request, host_id)
             zygote = self._zygotes.choose(request, spec)
-            prepared = self._from_pool(zygote, spec)
+            shared = self._sets.choose(request, zygote or self._launcher)
+            prepared = self._from_pool(zygote, spec) if shared is None else None
             if prepared is not None:
                 self._ids.discard(host_id)
                 host_id = prepared.spec.uid
                 spec = replace(spec, uid=prepared.spec.uid, gid=prepared.spec.gid)
-            group = self._group(request.id, container.limits, prepared)
+            group = shared.group(request) if shared else self._group(request.id, container.limits, prepared)
         except OSError as error:
             self._ids.discard(host_id)
             if prepared is not None:
@@ -201,9 +205,11 @@ class ProcessSandbox:
         except BaseException:
             self._ids.discard(host_id)
             raise
-        instance = self.begin(request, host_id, group, "pool" if prepared else "zygote" if zygote else "exec")
+        own = self._sets.zygote(request, shared)
+        tier: Tier = "pool" if prepared else "function-zygote" if own else "zygote" if zygote else "exec"
+        instance = self.begin(request, host_id, group, tier)
         info = instance.info
-        instance.egress, instance.launcher = egress, zygote or self._launcher
+        instance.egress, instance.launcher = egress, shared or zygote or self._launcher
         self._enter(instance)
         try:
             if self._walls and not self._rootless:
@@ -211,6 +217,7 @@ class ProcessSandbox:
                 for path in instance.writable:
                     await asyncio.to_thread(ownership.give, path, spec.uid, spec.gid)
             spec = replace(spec, cgroups=group.files if group else [], fork=zygote is not None)
+            spec = shared.within(spec, request, own) if shared else spec
             await self.launch(instance, spec, prepared)
         except BaseException as error:
             await self._abandon(instance)
@@ -220,19 +227,7 @@ class ProcessSandbox:
         return info
 
     def _info(self, request: LaunchRequest, tier: Tier) -> InstanceInfo:
-        return InstanceInfo(
-            id=request.id,
-            namespace=request.namespace,
-            function=request.function,
-            revision=request.revision,
-            driver=self.name,
-            state="starting",
-            protocol=request.protocol,
-            started_at=self._clock.wall(),
-            memory=request.containers[0].limits.memory,
-            labels=dict(request.labels),
-            tier=tier,
-        )
+        return begun(request, self.name, self._clock.wall(), tier)
 
     def begin(self, request: LaunchRequest, host_id: int, group: cgroup.Group | None, tier: Tier) -> Instance:
         """What is known of an instance before there is a process of it."""
@@ -243,7 +238,10 @@ class ProcessSandbox:
 
     def _enter(self, instance: Instance) -> None:
         self._instances[instance.info.id] = instance
-        self.starts[instance.info.tier] = self.starts.get(instance.info.tier, 0) + 1
+        if instance.request.ahead:
+            self._sets.keep(instance.request, instance)
+        else:
+            self.starts[instance.info.tier] = self.starts.get(instance.info.tier, 0) + 1
 
     def _check_egress(self, request: LaunchRequest) -> None:
         if not self._walls:
@@ -358,7 +356,7 @@ class ProcessSandbox:
 
     # -- what the launcher says -------------------------------------------------------------------------------
 
-    def _heard(self, message: dict[str, Any]) -> None:
+    def heard(self, message: dict[str, Any]) -> None:
         if message["op"] == "ready":
             self._pool.open(message["zygote"])
             return
@@ -371,6 +369,7 @@ class ProcessSandbox:
         if prepared is not None:
             self._pool.gone(prepared)
         if instance is None:
+            self._sets.told(message)
             return
         if message["op"] == "started":
             instance.pid = message["pid"]
@@ -391,7 +390,7 @@ class ProcessSandbox:
             return
         instance.go()
 
-    def _launcher_lost(self, launcher: LauncherProcess) -> None:
+    def launcher_lost(self, launcher: LauncherProcess) -> None:
         """Its instances die with it; those without walls when their control socket closes."""
         self._pool.lost(launcher)
         text = "the sandbox's launcher died, and every instance with it"
@@ -447,12 +446,12 @@ class ProcessSandbox:
     def running(self, instance: Instance) -> None:
         self._tell(instance)
 
-    async def gateway(self, instance: Instance, listener: socket.socket) -> asyncio.Server | None:
+    async def gateway(self, info: Callable[[], InstanceInfo], listener: socket.socket) -> asyncio.Server | None:
         handler = self._on_gateway
         if handler is None:
             listener.close()
             return None
-        return await asyncio.get_running_loop().create_server(lambda: handler(instance.info), sock=listener)
+        return await asyncio.get_running_loop().create_server(lambda: handler(info()), sock=listener)
 
     def kill(self, instance: Instance) -> None:
         if instance.launcher is not None:

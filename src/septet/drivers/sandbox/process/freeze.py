@@ -19,7 +19,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from septet.drivers.sandbox.process.supervise import descendants
 from septet.model.errors import Unavailable
 
 NESTED = "function"
@@ -67,16 +66,16 @@ class Freezer:
         """ "cgroup v2", "cgroup v1" or "signals"."""
         return "cgroup v2" if self._two else "cgroup v1" if self._one else "signals"
 
-    def make(self, instance: str, own: Path | None, first: Callable[[], int]) -> Ice:
-        """For one instance: `own` is its version 2 group with its limits, if any, `first` its first process."""
+    def make(self, instance: str, own: Path | None, processes: Callable[[], list[int]]) -> Ice:
+        """For one instance: `own` is its version 2 group with its limits, if any, `processes` its function's."""
         if own is not None and (own / "cgroup.freeze").exists():
-            return GroupIce(own / NESTED, first)
+            return GroupIce(own / NESTED, processes)
         if self._two is not None:
-            return GroupIce(self._two / instance, first)
+            return GroupIce(self._two / instance, processes)
         if self._one is not None:
             self._watch(self._one)
-            return FreezerIce(self._one / instance, first)
-        return SignalIce(first)
+            return FreezerIce(self._one / instance, processes)
+        return SignalIce(processes)
 
     def _watch(self, base: Path) -> None:
         if self._warden is None:
@@ -112,12 +111,12 @@ class GroupIce:
 
     holds_the_dead = False
 
-    def __init__(self, folder: Path, first: Callable[[], int]) -> None:
+    def __init__(self, folder: Path, processes: Callable[[], list[int]]) -> None:
         self._folder = folder
-        self._first = first
+        self._processes = processes
 
     async def freeze(self) -> None:
-        _gather(self._folder, self._first())
+        _gather(self._folder, self._processes)
         _write(self._folder / "cgroup.freeze", "1")
         await _wait(lambda: "frozen 1" in (self._folder / "cgroup.events").read_text(), self.thaw)
 
@@ -134,12 +133,12 @@ class FreezerIce:
 
     holds_the_dead = True
 
-    def __init__(self, folder: Path, first: Callable[[], int]) -> None:
+    def __init__(self, folder: Path, processes: Callable[[], list[int]]) -> None:
         self._folder = folder
-        self._first = first
+        self._processes = processes
 
     async def freeze(self) -> None:
-        _gather(self._folder, self._first())
+        _gather(self._folder, self._processes)
         _write(self._folder / "freezer.state", "FROZEN")
         await _wait(lambda: (self._folder / "freezer.state").read_text() == "FROZEN\n", self.thaw)
 
@@ -156,20 +155,19 @@ class SignalIce:
 
     holds_the_dead = False
 
-    def __init__(self, first: Callable[[], int]) -> None:
-        self._first = first
+    def __init__(self, processes: Callable[[], list[int]]) -> None:
+        self._processes = processes
 
     async def freeze(self) -> None:
         await _wait(self._stop, self.thaw)
 
     def _stop(self) -> bool:
-        below = descendants(self._first())[1:]
-        _signal(below, self._first(), signal.SIGSTOP)
-        return all(_state(pid) in "TtZX" for pid in descendants(self._first())[1:])
+        _signal(self._processes(), self._processes, signal.SIGSTOP)
+        return all(_state(pid) in "TtZX" for pid in self._processes())
 
     def thaw(self) -> None:
         # Children first, so that no parent finds a child that still stands.
-        _signal(list(reversed(descendants(self._first())[1:])), self._first(), signal.SIGCONT)
+        _signal(list(reversed(self._processes())), self._processes, signal.SIGCONT)
 
     def remove(self) -> bool:
         return True
@@ -196,12 +194,12 @@ async def _wait(frozen: Callable[[], bool], thaw: Callable[[], None]) -> None:
         raise
 
 
-def _gather(folder: Path, first: int) -> None:
-    """Moves everything below the first process into the group; what they fork from then on is born there."""
+def _gather(folder: Path, processes: Callable[[], list[int]]) -> None:
+    """Moves all of the function's processes into the group; what they fork from then on is born there."""
     folder.mkdir(exist_ok=True)
     for _ in range(_ROUNDS):
         inside = set((folder / "cgroup.procs").read_text().split())
-        outside = [pid for pid in descendants(first)[1:] if str(pid) not in inside and _state(pid) not in "ZX"]
+        outside = [pid for pid in processes() if str(pid) not in inside and _state(pid) not in "ZX"]
         if not outside:
             return
         for pid in outside:
@@ -211,14 +209,14 @@ def _gather(folder: Path, first: int) -> None:
     raise Unavailable("the function makes processes faster than they can be frozen")
 
 
-def _signal(pids: list[int], first: int, number: int) -> None:
+def _signal(pids: list[int], processes: Callable[[], list[int]], number: int) -> None:
     """Held by descriptor and looked up again, so that no signal reaches a stranger with a number used again."""
     held: dict[int, int] = {}
     for pid in pids:
         with contextlib.suppress(OSError):
             held[pid] = os.pidfd_open(pid)
     try:
-        still = set(descendants(first))
+        still = set(processes())
         for pid, descriptor in held.items():
             if pid in still:
                 with contextlib.suppress(ProcessLookupError):

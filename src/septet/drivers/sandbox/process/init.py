@@ -30,7 +30,7 @@ import socket
 import struct
 from typing import NoReturn
 
-from septet.drivers.sandbox.process import mounts, park, rights
+from septet.drivers.sandbox.process import keeper, mounts, park, rights
 from septet.drivers.sandbox.process import syscalls as sys_
 from septet.drivers.sandbox.process.process import Function, start
 from septet.drivers.sandbox.process.spec import Mount, Spec, decode, read
@@ -64,6 +64,10 @@ def main(descriptors: list[int], sync: int, program: bytes) -> NoReturn:
         spec = decode(read(spec_file))
         try:
             spec = _prepare(spec, control, sync, streams)
+            if spec.keeps:
+                os.close(sync)
+                keeper.Keeper(socket.socket(fileno=control.detach()), program).run()
+                os._exit(0)
             if spec.parked:
                 spec, child = park.wait(spec, control, streams, sync, program, _listen)
             else:
@@ -113,6 +117,10 @@ def _prepare(spec: Spec, control: _socket.socket, sync: int, streams: list[int])
     socket.sethostname(_HOST_NAME)
     _loopback_up()
     mounts.build(spec)
+    if spec.keeps:
+        mounts.keep(spec)
+        _listen(spec, control)
+        return spec
     own: list[Mount] = []
     if spec.pooled:
         generic, spec = spec, _await_function(control, streams)

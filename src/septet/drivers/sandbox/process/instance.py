@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import msgspec
@@ -20,8 +20,9 @@ from septet.drivers.sandbox.process.freeze import Freezer, Ice
 from septet.drivers.sandbox.process.launch import LauncherProcess
 from septet.drivers.sandbox.process.output import OutputPipe
 from septet.drivers.sandbox.process.spec import PACKET, Spec, encode_function, into_memory
+from septet.drivers.sandbox.process.supervise import descendants
 from septet.model.errors import Conflict, InstanceLost, Unavailable
-from septet.model.instance import InstanceExit, InstanceInfo
+from septet.model.instance import InstanceExit, InstanceInfo, Tier
 from septet.ports.sandbox import LaunchRequest, ProtocolFactory
 
 _PACKET = 65536
@@ -34,9 +35,26 @@ class Owner(Protocol):
 
     def running(self, instance: Instance) -> None: ...
 
-    async def gateway(self, instance: Instance, listener: socket.socket) -> asyncio.Server | None: ...
+    async def gateway(self, info: Callable[[], InstanceInfo], listener: socket.socket) -> asyncio.Server | None: ...
 
     def kill(self, instance: Instance) -> None: ...
+
+
+def begun(request: LaunchRequest, driver: str, at: float, tier: Tier) -> InstanceInfo:
+    """What an instance is said to be when its start begins, at `at` (seconds since the epoch)."""
+    return InstanceInfo(
+        id=request.id,
+        namespace=request.namespace,
+        function=request.function,
+        revision=request.revision,
+        driver=driver,
+        state="starting",
+        protocol=request.protocol,
+        started_at=at,
+        memory=request.containers[0].limits.memory,
+        labels=dict(request.labels),
+        tier=tier,
+    )
 
 
 class Instance:
@@ -159,7 +177,7 @@ class Instance:
 
     async def _serve(self, listener: socket.socket) -> None:
         listener.setblocking(False)
-        self._server = await self._owner.gateway(self, listener)
+        self._server = await self._owner.gateway(lambda: self.info, listener)
 
     # -- connect ----------------------------------------------------------------------------------------------
 
@@ -196,7 +214,7 @@ class Instance:
             return
         if self.ice is None:
             own = self.group.folders.get("memory") if self.group else None
-            self.ice = freezer.make(self.info.id, own, lambda: self.pid)
+            self.ice = freezer.make(self.info.id, own, self.processes)
         try:
             await self.ice.freeze()
         except OSError as error:
@@ -204,6 +222,12 @@ class Instance:
             raise Unavailable(f"instance {self.info.id} could not be frozen: {error}") from error
         if self.info.state == "running":
             self.info = msgspec.structs.replace(self.info, state="frozen")
+
+    def processes(self) -> list[int]:
+        """The function's on the host, without our own first one; in a namespace set it has none."""
+        if self.pid:
+            return descendants(self.pid)[1:]
+        return self.group.pids() if self.group is not None else []
 
     def thaw(self) -> None:
         if self.ice is not None:

@@ -17,7 +17,7 @@ _DEVICE = sys_.ATTR_NOSUID | sys_.ATTR_NOEXEC
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _FLAGS = sys_.MS_NOSUID | sys_.MS_NODEV
 _INODE_BYTES = 4096
-_SHELF = "/var/tmp"  # noqa: S108
+SHELF = "/var/tmp"  # noqa: S108
 
 _staged: dict[str, str] = {}
 """In a zygote and its children: where a folder or device of the host is bound ahead."""
@@ -93,23 +93,46 @@ def enter(spec: Spec, own: list[Mount]) -> None:
 
 def _shelve(root: str, spec: Spec) -> None:
     """All trees within reach of our own code, until it is known which one is wanted."""
-    sys_.mount("tmpfs", root + _SHELF, "tmpfs", _FLAGS, "size=65536,mode=700")
+    sys_.mount("tmpfs", root + SHELF, "tmpfs", _FLAGS, "size=65536,mode=700")
     for name in ("trees", "empty"):
-        os.mkdir(f"{root}{_SHELF}/{name}", 0o755)  # noqa: PTH102
-    sys_.bind(spec.trees, f"{root}{_SHELF}/trees", _READ_ONLY, recursive=False)
+        os.mkdir(f"{root}{SHELF}/{name}", 0o755)  # noqa: PTH102
+    sys_.bind(spec.trees, f"{root}{SHELF}/trees", _READ_ONLY, recursive=False)
 
 
 def furnish(spec: Spec, parked: Spec) -> None:
     """In a parked instance: mounts what the function needs, sizes its scratch space, and lets go of the trees."""
     for item in spec.mounts:
-        _hidden(f"{_SHELF}/trees/{item.source}", item.target, f"{_SHELF}/empty")
-    sys_.unmount(_SHELF)
+        _hidden(f"{SHELF}/trees/{item.source}", item.target, f"{SHELF}/empty")
+    sys_.unmount(SHELF)
     if spec.tmp_bytes != parked.tmp_bytes:
         _scratch("/tmp", spec.tmp_bytes, sys_.MS_REMOUNT)  # noqa: S108
     if spec.shm_bytes != parked.shm_bytes:
         _scratch("/dev/shm", spec.shm_bytes, sys_.MS_REMOUNT | sys_.MS_NOEXEC)  # noqa: S108
     if spec.files:
         sys_.unmount("/run")
+        _private_files("/run", spec)
+
+
+def keep(spec: Spec) -> None:
+    """For the first process of a set: its root, with all that its instances' own parts are made of on the shelf."""
+    root = spec.point
+    _shelve(root, spec)
+    for number, folder in enumerate(spec.groups):
+        os.mkdir(f"{root}{SHELF}/{number}", 0o755)  # noqa: PTH102
+        attributes = sys_.ATTR_NOSUID | sys_.ATTR_NODEV | sys_.ATTR_NOEXEC
+        sys_.bind(folder, f"{root}{SHELF}/{number}", attributes, recursive=False)
+    _private_files(f"{root}/run", spec)
+    sys_.pivot_into(root)
+
+
+def settle(spec: Spec) -> None:
+    """In an instance of a set, whose mounts it has a copy of: adds what is its own, and lets go of the shelf."""
+    for item in spec.mounts:
+        _hidden(f"{SHELF}/trees/{item.source}", item.target, f"{SHELF}/empty")
+    sys_.unmount(SHELF)
+    _scratch("/tmp", spec.tmp_bytes, 0)  # noqa: S108
+    _scratch("/dev/shm", spec.shm_bytes, sys_.MS_NOEXEC)  # noqa: S108
+    if spec.files:
         _private_files("/run", spec)
 
 

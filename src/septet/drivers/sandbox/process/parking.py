@@ -140,7 +140,7 @@ class Parking:
     def take(self, request: LaunchRequest, info: InstanceInfo) -> Instance | None:
         """One that waited, told what it is now; None when none fits, and one has to be made. Raises as the resolver."""
         runtime = self._runtimes.get(request.containers[0].runtime)
-        if runtime is None or not runtime.parks or request.kind != "serve" or request.isolation == "strict":
+        if runtime is None or not runtime.parks or request.kind != "serve" or request.isolation != "default":
             return None
         self._gateway = request.gateway
         self._used(runtime.name)

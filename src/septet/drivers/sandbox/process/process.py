@@ -38,7 +38,7 @@ def start(spec: Spec, streams: list[int], program: bytes, sync: int | None = Non
     reader, writer = os.pipe2(os.O_CLOEXEC)
     pid = sys_.fork_into(0)
     if pid == 0:
-        _become(spec, streams, program, writer, sync)
+        become(spec, streams, program, writer, sync)
     os.close(writer)
     if failure := read(reader):
         os.waitpid(pid, 0)
@@ -46,7 +46,8 @@ def start(spec: Spec, streams: list[int], program: bytes, sync: int | None = Non
     return pid
 
 
-def _become(spec: Spec, streams: list[int], program: bytes, writer: int, sync: int | None) -> NoReturn:
+def become(spec: Spec, streams: list[int], program: bytes, writer: int, sync: int | None) -> NoReturn:
+    """In the forked child. A failure is one sentence written to `writer`, success that it closes."""
     step = "prepare the process"
     try:
         os.setsid()

@@ -205,6 +205,12 @@ class Resolver:
             trees=str(self._trees.folder()),
         )
 
+    def kept(self, runtime: str, id: str, groups: list[str], gateway: int) -> Spec:
+        """The first process of a namespace set, for instances of the runtime; InvalidInput as `generic`."""
+        generic = self.generic(runtime, id, Host(0, 0, False, True))
+        trees = str(self._trees.folder())
+        return replace(generic, pooled=False, keeps=True, trees=trees, groups=groups, gateway=gateway)
+
     def rlimits(self, limits: Limits, hard: bool) -> dict[str, int]:
         found = {
             "RLIMIT_CORE": 0,

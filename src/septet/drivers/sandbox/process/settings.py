@@ -33,6 +33,12 @@ class ProcessSettings:
     zygotes: bool = True
     """Whether interpreters that can be forked ahead are; without it every start is an exec."""
 
+    shared_namespaces: tuple[str, ...] = ()
+    """Namespaces whose functions may have isolation `shared-namespace`; "*" for all."""
+
+    set_idle: float = 30.0
+    """Seconds between looks at namespace sets; one that is empty at two of them goes."""
+
     open_files: int = 65_536
     """Descriptors that one process of an instance may have open."""
 

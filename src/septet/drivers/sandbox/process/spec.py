@@ -49,6 +49,10 @@ class Spec:
     a zygote started that. A `pooled` one is generic: it waits behind its walls for the spec of its function.
     A `parked` one has its interpreter running too, and waits for the rest: its `trees` is the host's folder of frozen
     trees, which it lets go of before the function's code is reached, and the rest names its tree within it.
+    One that `keeps` is the first process of a namespace set (`keeper.py`), with the same trees and with `groups`, the
+    folders that hold its instances' control groups, the one that counts processes first. Such an instance makes its
+    groups itself: `limits` are what it writes into their files, in that order. One that is `ahead` is a function's
+    zygote there: its link is the keeper's.
     Without `walls` nothing is mounted or dropped, and all paths are the host's.
     """
 
@@ -79,6 +83,10 @@ class Spec:
     pooled: bool = False
     parked: bool = False
     trees: str = ""
+    keeps: bool = False
+    ahead: bool = False
+    groups: list[str] = field(default_factory=list)
+    limits: list[dict[str, str]] = field(default_factory=list)
 
     def within(self, cgroups: list[str]) -> Spec:
         return replace(self, cgroups=cgroups)

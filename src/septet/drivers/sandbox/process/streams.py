@@ -33,7 +33,7 @@ def make(spec: Spec, pipe: Callable[[Name], OutputPipe]) -> Streams:
             os.fchown(writer, spec.uid, spec.gid)
         child.append(writer)
         pipes.append((reader, pipe(name)))
-    if not spec.link:
+    if not spec.link or spec.ahead:
         return Streams(child, pipes, None)
     link, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     return Streams([*child, far.detach()], pipes, link)

@@ -21,14 +21,20 @@ def start():
         wait(int(os.environ["SEPTET_PARK_FD"]))
     else:
         attribute_output()
-    link = Link(int(os.environ.pop("SEPTET_LINK_FD", "3")))
     code = os.environ.get("SEPTET_CODE", "/function/code")
     deps = os.environ.get("SEPTET_DEPS", "/function/deps")
+    handler = None
+    if os.environ.pop("SEPTET_AHEAD", ""):
+        from septet_runtime import serving  # noqa: F401
+        from septet_runtime.ahead import wait as wait_ahead
+
+        handler = wait_ahead(int(os.environ["SEPTET_LINK_FD"]), lambda: _load(code, deps))
+    link = Link(int(os.environ.pop("SEPTET_LINK_FD", "3")))
     sys.argv[:] = [os.path.join(code, "main.py")]
     Context.describe(os.environ)
     concurrency = int(os.environ.get("SEPTET_CONCURRENCY", "1") or 1)
     try:
-        serve = _prepare(link, code, deps, concurrency)
+        serve = _prepare(link, handler or _load(code, deps), concurrency)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -43,13 +49,18 @@ def start():
         os._exit(0)
 
 
-def _prepare(link, code, deps, concurrency):
-    """Loads the handler and returns what serves it; says READY."""
-    from septet_runtime.loading import adapt, find_dependencies, kind_of, load
+def _load(code, deps):
+    from septet_runtime.loading import find_dependencies, load
 
     find_dependencies(deps)
     sys.path.insert(0, code)
-    handler = load(os.environ.get("SEPTET_HANDLER", ""), code)
+    return load(os.environ.get("SEPTET_HANDLER", ""), code)
+
+
+def _prepare(link, handler, concurrency):
+    """Returns what serves the handler; says READY."""
+    from septet_runtime.loading import adapt, kind_of
+
     kind = kind_of(handler)
     if kind in ("asgi", "async"):
         from septet_runtime.tasks import serve_async

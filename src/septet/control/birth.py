@@ -23,7 +23,7 @@ from septet.model.runtime import Runtime
 from septet.ports.blobs import Vault
 from septet.ports.clock import Clock
 from septet.ports.contract import Contract, Link
-from septet.ports.logs import LogLine, Logs
+from septet.ports.logs import LogLine, Logs, Stream
 from septet.ports.sandbox import Sandbox
 from septet.ports.store import Store
 
@@ -175,21 +175,13 @@ class Birth:
         return environment.spec
 
     def _log(self, info: InstanceInfo, invocation: str, stream: str, line: bytes) -> None:
-        self._logs.write(
-            LogLine(
-                at=self._clock.wall(),
-                namespace=info.namespace,
-                function=info.function,
-                revision=info.revision,
-                instance=info.id,
-                stream="stderr" if stream == "stderr" else "stdout",
-                text=line.decode(errors="replace"),
-                invocation=invocation,
-            )
-        )
+        self._write(info, "stderr" if stream == "stderr" else "stdout", line.decode(errors="replace"), invocation)
 
     def say(self, info: InstanceInfo, text: str) -> None:
         """A line of the platform's own in the instance's log."""
+        self._write(info, "platform", text)
+
+    def _write(self, info: InstanceInfo, stream: Stream, text: str, invocation: str = "") -> None:
         self._logs.write(
             LogLine(
                 at=self._clock.wall(),
@@ -197,8 +189,9 @@ class Birth:
                 function=info.function,
                 revision=info.revision,
                 instance=info.id,
-                stream="platform",
+                stream=stream,
                 text=text,
+                invocation=invocation,
             )
         )
 
